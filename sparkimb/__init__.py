@@ -1,0 +1,3 @@
+"""Imbalanced learning for Apache Spark."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Exact metrics, thresholds and calibration over DataFrames."""

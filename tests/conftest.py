@@ -1,0 +1,45 @@
+"""The one Spark session of a test run: classic, or Connect when SPARKIMB_SPARK=connect."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from pyspark.sql import SparkSession
+
+# Workers must run this interpreter: the first python3 on PATH may lack pandas.
+os.environ["PYSPARK_PYTHON"] = sys.executable
+# The Connect server binds an ephemeral port under this flag, and port 15002 on every interface without it.
+os.environ["SPARK_TESTING"] = "1"
+os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+
+CONNECT = os.environ.get("SPARKIMB_SPARK", "classic") == "connect"
+
+STATIC_CONF = {  # read when the JVM starts; a Connect client may not set them later
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "2g",
+    "spark.default.parallelism": "2",
+    "spark.ui.enabled": "false",  # no port, no page nobody reads
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "sparkimb-warehouse"),
+}
+SESSION_CONF = {
+    "spark.sql.shuffle.partitions": "2",  # two cores; small data
+    "spark.sql.adaptive.enabled": "false",  # re-planning costs more than these queries; tests that need it set it
+    "spark.sql.session.timeZone": "UTC",
+}
+os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {k}={v}" for k, v in STATIC_CONF.items()), "pyspark-shell"])
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    builder = SparkSession.builder.remote("local[2]") if CONNECT else SparkSession.builder.master("local[2]")
+    session = builder.getOrCreate()
+    for key, value in SESSION_CONF.items():
+        session.conf.set(key, value)
+    yield session
+    session.stop()
