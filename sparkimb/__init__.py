@@ -1,3 +1,31 @@
-"""Imbalanced learning for Apache Spark."""
+"""Imbalanced learning for Apache Spark.
+
+Samplers that change training rows only, class weights, and exact distributed metrics, as Spark ML stages.
+"""
+
+from sparkimb.errors import NotEnoughSamplesError, ScoringPathError, SparkimbError
+from sparkimb.over_sampling import RandomOverSampler, RandomOverSamplerModel
+from sparkimb.pipeline import Pipeline
+from sparkimb.statistics import ImbalanceProfile, class_counts, imbalance_profile
+from sparkimb.strategy import SamplingPlan
+from sparkimb.under_sampling import RandomUnderSampler, RandomUnderSamplerModel
+from sparkimb.weights import ClassWeigher, ClassWeigherModel
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ClassWeigher",
+    "ClassWeigherModel",
+    "ImbalanceProfile",
+    "NotEnoughSamplesError",
+    "Pipeline",
+    "RandomOverSampler",
+    "RandomOverSamplerModel",
+    "RandomUnderSampler",
+    "RandomUnderSamplerModel",
+    "SamplingPlan",
+    "ScoringPathError",
+    "SparkimbError",
+    "class_counts",
+    "imbalance_profile",
+]

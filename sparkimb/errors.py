@@ -11,7 +11,3 @@ class ScoringPathError(SparkimbError):
 
 class NotEnoughSamplesError(SparkimbError):
     """A class has too few rows for what was asked of it."""
-
-
-class NotExactError(SparkimbError):
-    """No choice of whole groups of identical rows gives the row count asked for."""

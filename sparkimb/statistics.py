@@ -1,0 +1,214 @@
+"""What a dataset's classes look like.  Every function here runs one Spark job that scans the dataset, and says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+from pyspark.sql.types import FractionalType
+
+from sparkimb.columns import check_label_type, column, require_columns
+from sparkimb.draws import BUCKETS, bucket, row_key, uniform
+from sparkimb.errors import SparkimbError
+from sparkimb.strategy import Label
+
+Group: TypeAlias = tuple[Label, tuple[str | None, ...]]
+
+# Classes (times strata) the driver will hold.  A group has up to 256 buckets of about 100 bytes: 260 MB at the most.
+MAX_GROUPS = 10_000
+# Draws of split buckets the driver will look at.  A bucket is split only where few buckets hold rows: in groups of a
+# dozen rows, or where most rows share a draw, so there are far fewer.
+MAX_DRAWS = 1_000_000
+# Rows of one class whose draws are compared to estimate its share of exact duplicates: at 1 % the estimate's standard
+# error is 0.1 %, and classes of this size or less are counted exactly.
+DUPLICATE_SAMPLE = 10_000
+
+
+def class_counts(dataset: DataFrame, *, labelCol: str = "label") -> dict[Label, int]:
+    """Count the rows of each class: one job, one grouped aggregate.
+
+    Raises
+    ------
+    SparkimbError
+        If the column is missing or of another type than string, boolean, integer or double; if labels are null or NaN
+        (with their number); if there are no rows, or more than 10,000 classes.
+    """
+    require_columns(dataset, labelCol=labelCol)
+    check_label_type(dataset, labelCol)
+    rows = _bounded(dataset.groupBy(column(labelCol).alias("label")).agg(F.count(F.lit(1)).alias("rows")), labelCol, 1)
+    return check_labels({row["label"]: row["rows"] for row in rows}, labelCol)
+
+
+def check_labels(counts: Mapping[Any, int], labelCol: str) -> dict[Label, int]:
+    """Check the counted labels, and return them in order: the largest class first, ties by text."""
+    if not counts:
+        raise SparkimbError(f"The dataset has no rows, so labelCol '{labelCol}' has no classes to count.")
+    bad = {
+        "null": sum(rows for label, rows in counts.items() if label is None),
+        "NaN": sum(rows for label, rows in counts.items() if isinstance(label, float) and math.isnan(label)),
+    }
+    if any(bad.values()):
+        found = " and ".join(f"{rows:,} {name}" for name, rows in bad.items() if rows)
+        raise SparkimbError(
+            f"labelCol '{labelCol}' has {found} labels in {sum(counts.values()):,} rows. Drop those rows or fill them."
+        )
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], str(item[0]))))
+
+
+def require_two_classes(counts: Mapping[Label, int], labelCol: str) -> None:
+    """Check that there is something to balance."""
+    if len(counts) < 2:
+        label, rows = next(iter(counts.items()))
+        raise SparkimbError(
+            f"labelCol '{labelCol}' holds one class only: {label!r} in all {rows:,} rows. "
+            "Two classes or more are needed: look at the filters before this step."
+        )
+
+
+def draw_histograms(
+    dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column
+) -> dict[Group, dict[int, int]]:
+    """Count the rows of each class, stratum and bucket of draws: one job, one grouped aggregate.
+
+    Strata are told apart by their values as strings.
+    """
+    labels = dataset.groupBy(
+        column(labelCol).alias("label"),
+        *(column(name).cast("string").alias(f"stratum{i}") for i, name in enumerate(strataCols)),
+        bucket(draw).alias("bucket"),
+    )
+    histograms: dict[Group, dict[int, int]] = {}
+    for row in _bounded(labels.agg(F.count(F.lit(1)).alias("rows")), labelCol, BUCKETS):
+        histograms.setdefault((row[0], tuple(row[1:-2])), {})[row[-2]] = row[-1]
+    return histograms
+
+
+def draws_in(
+    dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column, buckets: Mapping[Group, int]
+) -> dict[Group, dict[float, int]]:
+    """Count the rows of each draw that falls into one bucket of each group: one job, which collects those draws."""
+    wanted = F.lit(False)
+    for (label, strata), b in buckets.items():
+        here = (column(labelCol) == F.lit(label)) & (bucket(draw) == b)
+        for name, value in zip(strataCols, strata, strict=True):
+            here = here & column(name).cast("string").eqNullSafe(F.lit(value))
+        wanted = wanted | here
+    keys = [column(name).cast("string").alias(f"stratum{i}") for i, name in enumerate(strataCols)]
+    counted = (
+        dataset.where(wanted)
+        .groupBy(column(labelCol).alias("label"), *keys, draw.alias("draw"))
+        .agg(F.count(F.lit(1)).alias("rows"))
+    )
+    found: dict[Group, dict[float, int]] = {group: {} for group in buckets}
+    for row in counted.limit(MAX_DRAWS).collect():
+        found[(row[0], tuple(row[1:-2]))][row[-2]] = row[-1]
+    return found
+
+
+def duplicate_shares(
+    dataset: DataFrame, *, labelCol: str, keyCols: Sequence[str], counts: Mapping[Label, int]
+) -> dict[Label, float]:
+    """Estimate the share of rows that repeat an earlier row of their class: one job over a hash sample of the values.
+
+    Exact for classes of up to 10,000 rows.  The sample is of values, so all copies of a row are in it or none.
+    """
+    draw = uniform(*row_key(dataset, keyCols), seed=0, purpose="statistics.duplicates")
+    sampled = F.lit(False)
+    for label, rows in counts.items():
+        share = DUPLICATE_SAMPLE / rows if rows > DUPLICATE_SAMPLE else 1.0
+        sampled = sampled | ((column(labelCol) == F.lit(label)) & (draw < F.lit(share)))
+    values = dataset.where(sampled).groupBy(column(labelCol).alias("label"), draw.alias("draw"))
+    shares = (
+        values.agg(F.count(F.lit(1)).alias("rows"))
+        .groupBy("label")
+        .agg((1.0 - F.count(F.lit(1)) / F.sum("rows")).alias("share"))
+    )
+    return {row["label"]: row["share"] for row in shares.limit(MAX_GROUPS).collect()}
+
+
+def _bounded(counted: DataFrame, labelCol: str, per_group: int) -> list[Any]:
+    limit = MAX_GROUPS * per_group
+    rows = counted.limit(limit + 1).collect()
+    if len(rows) > limit:
+        raise SparkimbError(
+            f"labelCol '{labelCol}' and the strata have more than {MAX_GROUPS:,} different values together. "
+            "Is it a continuous column or an id? Bin it, or take a stratum that repeats."
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class ImbalanceProfile:
+    """How uneven the classes are, and what stands in the way of using the rows."""
+
+    counts: dict[Label, int]
+    nulls: dict[str, int]
+    duplicateRows: int
+
+    @property
+    def rows(self) -> int:
+        """Rows of all classes."""
+        return sum(self.counts.values())
+
+    @property
+    def imbalanceRatio(self) -> float:
+        """Rows of the largest class for each row of the smallest, in [1, inf)."""
+        return max(self.counts.values()) / min(self.counts.values())
+
+    @property
+    def entropy(self) -> float:
+        """Shannon entropy of the class shares, in bits: 0 for one class, log2(K) for K equal ones."""
+        return -sum(n / self.rows * math.log2(n / self.rows) for n in self.counts.values())
+
+    @property
+    def entropyRatio(self) -> float:
+        """Entropy over its maximum, in [0, 1]."""
+        return self.entropy / math.log2(len(self.counts)) if len(self.counts) > 1 else 0.0
+
+    @property
+    def duplicateShare(self) -> float:
+        """Share of rows that repeat an earlier row, in [0, 1)."""
+        return self.duplicateRows / self.rows
+
+    def effectiveNumbers(self, beta: float = 0.999) -> dict[Label, float]:
+        """Return (1 - beta^n) / (1 - beta) for each class: what its n rows count for when rows overlap.
+
+        Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019.
+        """
+        return {label: -math.expm1(n * math.log(beta)) / (1.0 - beta) for label, n in self.counts.items()}
+
+
+def imbalance_profile(
+    dataset: DataFrame, *, labelCol: str = "label", columns: Sequence[str] | None = None, idCols: Sequence[str] = ()
+) -> ImbalanceProfile:
+    """Profile the classes: counts, nulls (and NaN) of each column, rows that repeat another row but for their ids.
+
+    Two jobs: one grouped aggregate, and one that shuffles a 64-bit hash of every row to count exact duplicates.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        The columns looked at; by default all but the label and the ids.
+    """
+    names = list(columns) if columns is not None else [c for c in dataset.columns if c not in {labelCol, *idCols}]
+    require_columns(dataset, labelCol=labelCol, idCols=idCols, columns=names)
+    check_label_type(dataset, labelCol)
+
+    def missing(name: str) -> Column:
+        null = F.isnull(column(name))
+        return null | F.isnan(column(name)) if isinstance(dataset.schema[name].dataType, FractionalType) else null
+
+    aggregates = [
+        F.count(F.lit(1)).alias("rows"),
+        *(F.count_if(missing(c)).alias(f"null{i}") for i, c in enumerate(names)),
+    ]
+    rows = _bounded(dataset.groupBy(column(labelCol).alias("label")).agg(*aggregates), labelCol, 1)
+    counts = check_labels({row["label"]: row["rows"] for row in rows}, labelCol)
+    nulls = {name: sum(row[f"null{i}"] for row in rows) for i, name in enumerate(names)}
+    hashed = dataset.select(uniform(*row_key(dataset, [*names, labelCol]), seed=0, purpose="profile").alias("draw"))
+    distinct = hashed.distinct().count()
+    return ImbalanceProfile(counts, nulls, sum(counts.values()) - distinct)
