@@ -27,7 +27,7 @@ from sparkimb.params import (
     param,
 )
 from sparkimb.persistence import JsonStage
-from sparkimb.statistics import Group, check_labels, draw_histograms, duplicate_shares, require_two_classes
+from sparkimb.statistics import Group, Histogram, check_labels, draw_histograms, duplicate_shares, require_two_classes
 from sparkimb.strategy import Label, SamplingPlan
 
 M = TypeVar("M", bound="SamplerModel")
@@ -78,7 +78,7 @@ class Sampler(SamplerParams, Estimator[M]):
 
     def _histograms(
         self, dataset: DataFrame, draw: Column, strataCols: Sequence[str] = ()
-    ) -> tuple[dict[Group, dict[int, int]], dict[Label, int]]:
+    ) -> tuple[dict[Group, Histogram], dict[Label, int]]:
         """Count the training rows by class, stratum and draw, and by class: the one job of every `fit`."""
         histograms = draw_histograms(dataset, labelCol=self.getLabelCol(), strataCols=strataCols, draw=draw)
         totals: dict[Label, int] = {}

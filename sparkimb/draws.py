@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from hashlib import blake2b
+from itertools import combinations
+from typing import TypeAlias
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -18,8 +20,10 @@ from pyspark.sql.types import MapType, VariantType
 
 from sparkimb.columns import column
 
+Interval: TypeAlias = tuple[float, float]
+
 # The resolution of a class's histogram of draws.  With more buckets the driver collects more; with fewer, sums of a few
-# buckets miss more totals (`buckets_with_total`).  256 leaves tens of thousands of pairs to choose from.
+# buckets miss more totals (`intervals_with_total`).  256 leaves tens of thousands of pairs to choose from.
 BUCKETS = 256
 
 
@@ -63,11 +67,16 @@ def bucket(draw: Column) -> Column:
     return F.floor(draw * F.lit(float(BUCKETS))).cast("int")
 
 
+def bucket_interval(b: int) -> Interval:
+    """Return the draws of a bucket, as a half-open interval; its ends are exact doubles."""
+    return b / BUCKETS, (b + 1) / BUCKETS
+
+
 @dataclass(frozen=True)
 class DrawSet:
     """A union of half-open intervals of draws, in order and apart."""
 
-    intervals: tuple[tuple[float, float], ...]
+    intervals: tuple[Interval, ...]
 
     def contains(self, draw: Column) -> Column:
         """Say whether a draw lies in the set."""
@@ -75,13 +84,10 @@ class DrawSet:
         return reduce(lambda a, b: a | b, inside, F.lit(False)) if inside else F.lit(False)
 
     @classmethod
-    def of_buckets(cls, buckets: Iterable[int], part: tuple[int, float] | None = None) -> DrawSet:
-        """Make the set of whole buckets, and of the draws of one more bucket that are less than a bound."""
-        pieces = [(b / BUCKETS, (b + 1) / BUCKETS) for b in buckets]
-        if part is not None:
-            pieces.append((part[0] / BUCKETS, part[1]))
-        merged: list[tuple[float, float]] = []
-        for low, high in sorted(pieces):
+    def union(cls, intervals: Iterable[Interval]) -> DrawSet:
+        """Make the set of some disjoint intervals."""
+        merged: list[Interval] = []
+        for low, high in sorted(intervals):
             if merged and merged[-1][1] == low:
                 merged[-1] = (merged[-1][0], high)
             elif low < high:
@@ -93,65 +99,66 @@ ALL_DRAWS = DrawSet(((0.0, 1.0),))
 NO_DRAWS = DrawSet(())
 
 
-def buckets_with_total(histogram: Mapping[int, int], total: int) -> list[int] | None:
-    """Choose buckets that hold `total` rows exactly: the first ones in order, and at most three of the others.
+def intervals_with_total(histogram: Mapping[Interval, int], total: int) -> list[Interval] | None:
+    """Choose intervals that hold `total` rows exactly: the first ones in order, and at most three of the others.
 
-    The choice looks at the counts alone and every row is as likely to fall in one bucket as in another, so the rows of
-    the chosen buckets are a simple random sample without replacement.  None if no such choice is found.
+    The choice looks at the counts alone, and every row is as likely to fall in one bucket as in another, so the rows
+    chosen are a simple random sample without replacement.  None if no such choice is found.
     """
-    order = sorted(b for b, rows in histogram.items() if rows > 0)
+    order = sorted(interval for interval, rows in histogram.items() if rows > 0)
     before = [0]
-    for b in order:
-        before.append(before[-1] + histogram[b])
+    for interval in order:
+        before.append(before[-1] + histogram[interval])
     last = bisect_right(before, total) - 1
     for start in range(last, max(last - 8, -1), -1):  # each step back offers other sums; one or two steps are usual
-        few = _few_with_total({b: histogram[b] for b in order[start:]}, total - before[start])
+        few = _few_with_total({interval: histogram[interval] for interval in order[start:]}, total - before[start])
         if few is not None:
             return order[:start] + few
     return None
 
 
-def _few_with_total(histogram: Mapping[int, int], total: int) -> list[int] | None:
+def _few_with_total(histogram: Mapping[Interval, int], total: int) -> list[Interval] | None:
     if total == 0:
         return []
-    by_rows: dict[int, list[int]] = {}
-    for b, rows in histogram.items():
-        by_rows.setdefault(rows, []).append(b)
+    by_rows: dict[int, list[Interval]] = {}
+    for interval, rows in histogram.items():
+        by_rows.setdefault(rows, []).append(interval)
 
-    def other(rows: int, taken: tuple[int, ...]) -> int | None:
-        return next((b for b in by_rows.get(rows, ()) if b not in taken), None)
+    def other(rows: int, *taken: Interval) -> Interval | None:
+        return next((interval for interval in by_rows.get(rows, ()) if interval not in taken), None)
 
-    if (one := other(total, ())) is not None:
+    if (one := other(total)) is not None:
         return [one]
     for a, rows in histogram.items():
-        if (partner := other(total - rows, (a,))) is not None:
-            return [a, partner]
-    for a, rows_a in histogram.items():
-        for b, rows_b in histogram.items():
-            if a < b and (c := other(total - rows_a - rows_b, (a, b))) is not None:
-                return [a, b, c]
+        if (b := other(total - rows, a)) is not None:
+            return [a, b]
+    for (a, rows_a), (b, rows_b) in combinations(histogram.items(), 2):
+        if (c := other(total - rows_a - rows_b, a, b)) is not None:
+            return [a, b, c]
     return None
 
 
-def split_bucket(histogram: Mapping[int, int], total: int) -> tuple[list[int], int, int]:
-    """Find the bucket in which the `total`-th smallest draw falls: (whole buckets before it, it, rows wanted of it)."""
+def interval_to_split(histogram: Mapping[Interval, int], total: int) -> tuple[list[Interval], Interval, int]:
+    """Find where the `total`-th smallest draw falls: the intervals before, that interval, and the rows wanted of it."""
     seen = 0
-    whole: list[int] = []
-    for b in sorted(histogram):
-        if seen + histogram[b] > total:
-            return whole, b, total - seen
-        seen += histogram[b]
-        whole.append(b)
+    whole: list[Interval] = []
+    for interval in sorted(histogram):
+        if seen + histogram[interval] > total:
+            return whole, interval, total - seen
+        seen += histogram[interval]
+        whole.append(interval)
     raise AssertionError(f"{total} rows wanted of {seen}")
 
 
-def cut_below(draws: Mapping[float, int], rows: int, upper: float) -> tuple[float, int]:
-    """Return a bound, at most `upper`, with `rows` rows of the draws below it, and how many there really are.
+def cut_below(draws: Mapping[float, int], rows: int, interval: Interval) -> tuple[float, int]:
+    """Return the bound in the interval with `rows` rows of the draws below it, and how many there really are.
 
     `draws` counts the rows of each draw.  The two numbers differ only where rows that share a draw straddle the bound.
     """
-    below = [(0, min(draws))]
-    for draw, after in zip(sorted(draws), [*sorted(draws)[1:], upper], strict=True):
+    low, high = interval
+    ordered = sorted(draws)
+    below = [(0, low)]
+    for draw, after in zip(ordered, [*ordered[1:], high], strict=True):
         below.append((below[-1][0] + draws[draw], after))
     found, bound = min(below, key=lambda pair: abs(pair[0] - rows))
     return bound, found

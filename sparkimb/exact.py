@@ -6,40 +6,57 @@ from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 
-from sparkimb.draws import ALL_DRAWS, BUCKETS, NO_DRAWS, DrawSet, buckets_with_total, cut_below, split_bucket
-from sparkimb.statistics import Group, draws_in
+from sparkimb.draws import ALL_DRAWS, NO_DRAWS, DrawSet, Interval, cut_below, interval_to_split, intervals_with_total
+from sparkimb.statistics import Group, Histogram, draws_in
 
 
 def choose_draws(
     dataset: DataFrame,
     *,
-    histograms: Mapping[Group, Mapping[int, int]],
+    histograms: Mapping[Group, Histogram],
     sizes: Mapping[Group, int],
     labelCol: str,
     strataCols: Sequence[str],
     draw: Column,
-) -> tuple[dict[Group, DrawSet], dict[Group, int]]:
-    """Choose for each group the draws to keep, so that its size is met; return them and the rows that they hold.
+) -> tuple[dict[Group, DrawSet], dict[Group, Histogram]]:
+    """Choose for each group the draws to take, so that its size is met; return them and the histograms of what is left.
 
     No job where whole buckets add up, as they do but for groups of a few rows; else one job, which splits buckets.
-    The rows held differ from the size only where rows share a draw, which rows with ids of their own do not.
+    The rows taken differ from the size only where rows share a draw, which rows with ids of their own do not.
     """
     chosen: dict[Group, DrawSet] = {}
-    held = dict(sizes)
-    unsolved: dict[Group, tuple[list[int], int, int]] = {}
+    left: dict[Group, Histogram] = {}
+    unsolved: dict[Group, tuple[list[Interval], Interval, int]] = {}
     for group, size in sizes.items():
         histogram = histograms[group]
-        if size in (0, sum(histogram.values())):
-            chosen[group] = ALL_DRAWS if size else NO_DRAWS
-        elif (buckets := buckets_with_total(histogram, size)) is not None:
-            chosen[group] = DrawSet.of_buckets(buckets)
+        if size == 0:
+            chosen[group], left[group] = NO_DRAWS, dict(histogram)
+        elif size == sum(histogram.values()):
+            chosen[group], left[group] = ALL_DRAWS, {}
+        elif (taken := intervals_with_total(histogram, size)) is not None:
+            chosen[group], left[group] = DrawSet.union(taken), _without(histogram, taken)
         else:
-            unsolved[group] = split_bucket(histogram, size)
+            unsolved[group] = interval_to_split(histogram, size)
     if unsolved:
-        split = {group: b for group, (_, b, _) in unsolved.items()}
-        draws = draws_in(dataset, labelCol=labelCol, strataCols=strataCols, draw=draw, buckets=split)
-        for group, (whole, b, rows) in unsolved.items():
-            bound, found = cut_below(draws[group], rows, (b + 1) / BUCKETS)
-            chosen[group] = DrawSet.of_buckets(whole, (b, bound))
-            held[group] += found - rows
-    return chosen, held
+        split = {group: interval for group, (_, interval, _) in unsolved.items()}
+        draws = draws_in(dataset, labelCol=labelCol, strataCols=strataCols, draw=draw, intervals=split)
+        for group, (whole, (low, high), rows) in unsolved.items():
+            bound, found = cut_below(draws[group], rows, (low, high))
+            chosen[group] = DrawSet.union([*whole, (low, bound)])
+            left[group] = _without(histograms[group], [*whole, (low, high)])
+            left[group][bound, high] = histograms[group][low, high] - found
+    return chosen, left
+
+
+def _without(histogram: Histogram, taken: Sequence[Interval]) -> Histogram:
+    return {interval: rows for interval, rows in histogram.items() if interval not in set(taken)}
+
+
+def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
+    """Divide rows by shares that sum to 1: whole parts first, the rest to the largest remainders, ties to the first."""
+    quotas = [total * share for share in shares]
+    sizes = [int(quota + 1e-9) for quota in quotas]  # 0.6 of 10 is 5.999... in binary
+    by_remainder = sorted(range(len(shares)), key=lambda i: (-round(quotas[i] - sizes[i], 9), i))
+    for i in by_remainder[: total - sum(sizes)]:
+        sizes[i] += 1
+    return sizes

@@ -12,15 +12,16 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import FractionalType
 
 from sparkimb.columns import check_label_type, column, require_columns
-from sparkimb.draws import BUCKETS, bucket, row_key, uniform
+from sparkimb.draws import BUCKETS, Interval, bucket, bucket_interval, row_key, uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.strategy import Label
 
-Group: TypeAlias = tuple[Label, tuple[str | None, ...]]
+Group: TypeAlias = tuple[Label, tuple[str | None, ...]]  # a class, in a stratum
+Histogram: TypeAlias = dict[Interval, int]  # rows by interval of draws
 
 # Classes (times strata) the driver will hold.  A group has up to 256 buckets of about 100 bytes: 260 MB at the most.
 MAX_GROUPS = 10_000
-# Draws of split buckets the driver will look at.  A bucket is split only where few buckets hold rows: in groups of a
+# Draws the driver will look at to split buckets.  A bucket is split only where few buckets hold rows: in groups of a
 # dozen rows, or where most rows share a draw, so there are far fewer.
 MAX_DRAWS = 1_000_000
 # Rows of one class whose draws are compared to estimate its share of exact duplicates: at 1 % the estimate's standard
@@ -71,7 +72,7 @@ def require_two_classes(counts: Mapping[Label, int], labelCol: str) -> None:
 
 def draw_histograms(
     dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column
-) -> dict[Group, dict[int, int]]:
+) -> dict[Group, Histogram]:
     """Count the rows of each class, stratum and bucket of draws: one job, one grouped aggregate.
 
     Strata are told apart by their values as strings.
@@ -81,19 +82,19 @@ def draw_histograms(
         *(column(name).cast("string").alias(f"stratum{i}") for i, name in enumerate(strataCols)),
         bucket(draw).alias("bucket"),
     )
-    histograms: dict[Group, dict[int, int]] = {}
+    histograms: dict[Group, Histogram] = {}
     for row in _bounded(labels.agg(F.count(F.lit(1)).alias("rows")), labelCol, BUCKETS):
-        histograms.setdefault((row[0], tuple(row[1:-2])), {})[row[-2]] = row[-1]
+        histograms.setdefault((row[0], tuple(row[1:-2])), {})[bucket_interval(row[-2])] = row[-1]
     return histograms
 
 
 def draws_in(
-    dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column, buckets: Mapping[Group, int]
+    dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column, intervals: Mapping[Group, Interval]
 ) -> dict[Group, dict[float, int]]:
-    """Count the rows of each draw that falls into one bucket of each group: one job, which collects those draws."""
+    """Count the rows of each draw in one interval of each group: one job, which collects those draws."""
     wanted = F.lit(False)
-    for (label, strata), b in buckets.items():
-        here = (column(labelCol) == F.lit(label)) & (bucket(draw) == b)
+    for (label, strata), (low, high) in intervals.items():
+        here = (column(labelCol) == F.lit(label)) & (draw >= F.lit(low)) & (draw < F.lit(high))
         for name, value in zip(strataCols, strata, strict=True):
             here = here & column(name).cast("string").eqNullSafe(F.lit(value))
         wanted = wanted | here
@@ -103,7 +104,7 @@ def draws_in(
         .groupBy(column(labelCol).alias("label"), *keys, draw.alias("draw"))
         .agg(F.count(F.lit(1)).alias("rows"))
     )
-    found: dict[Group, dict[float, int]] = {group: {} for group in buckets}
+    found: dict[Group, dict[float, int]] = {group: {} for group in intervals}
     for row in counted.limit(MAX_DRAWS).collect():
         found[(row[0], tuple(row[1:-2]))][row[-2]] = row[-1]
     return found

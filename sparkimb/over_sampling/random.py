@@ -132,7 +132,7 @@ class RandomOverSampler(_Params, Sampler["RandomOverSamplerModel"]):
         histograms, counts = self._histograms(training, draw)
         plan = resolve(self.getSamplingStrategy(), counts, "over")
         self._check_growth(plan)
-        once_more, held = choose_draws(
+        once_more, unchosen = choose_draws(
             training,
             histograms=histograms,
             sizes={(label, ()): plan.targets[label] % counts[label] for label in plan.changed},
@@ -142,7 +142,7 @@ class RandomOverSampler(_Params, Sampler["RandomOverSamplerModel"]):
         )
         model = RandomOverSamplerModel()
         whole = {label: plan.targets[label] // counts[label] for label in plan.changed}
-        made = {label: whole[label] * counts[label] + held[label, ()] for label in plan.changed}
+        made = {label: (whole[label] + 1) * counts[label] - sum(unchosen[label, ()].values()) for label in plan.changed}
         model.plan = SamplingPlan(counts, {**counts, **made})
         model.keyCols = list(keyCols)
         model.copies = {label: (whole[label], once_more[label, ()]) for label in plan.changed}

@@ -103,11 +103,12 @@ class RandomUnderSampler(_Params, Sampler["RandomUnderSamplerModel"]):
         sizes: dict[Group, int] = {(label, ()): plan.targets[label] for label in plan.changed}
         if strata:
             sizes = self._sizes_in_strata(rows, counts)
-        chosen, held = choose_draws(
+        chosen, dropped = choose_draws(
             training, histograms=histograms, sizes=sizes, labelCol=self.getLabelCol(), strataCols=strata, draw=draw
         )
         model = RandomUnderSamplerModel()
-        model.plan = SamplingPlan(counts, _totals({**rows, **held}, counts))
+        kept = {group: rows[group] - sum(dropped[group].values()) for group in sizes}
+        model.plan = SamplingPlan(counts, _totals({**rows, **kept}, counts))
         model.keyCols = list(keyCols)
         model.chosen = chosen
         self._warn_of_duplicates(training, keyCols, {c: counts[c] for c in model.plan.changed})
