@@ -1,0 +1,52 @@
+# Everything this project can be asked to do.  Needs Python 3.11 or newer, git and make; without a Java, one is installed.
+
+CONFIG = conf/benchmark/demo.yaml
+CONNECT_TESTS = tests/test_contract.py tests/test_pipeline.py tests/evaluation
+
+JARS := $(wildcard ../shared/jars)
+ifneq ($(JARS),)
+export SPARKIMB_JARS ?= $(abspath $(JARS))
+endif
+
+.PHONY: help env demo test lint test-oldest test-newest benchmark lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile
+
+env: .venv/.ready  ## make .venv, with exactly the packages of .lock/dev.txt
+	@.ci/setup-java .venv
+
+demo: env  ## balance a small data set and show what changed
+	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
+
+test: env  ## all tests on classic Spark, then the contract on Spark Connect
+	.ci/with .venv python -m pytest
+	SPARKIMB_SPARK=connect .ci/with .venv python -m pytest $(CONNECT_TESTS)
+
+lint: env  ## style, format and types
+	.ci/with .venv ruff check
+	.ci/with .venv ruff format --check
+	.ci/with .venv mypy
+
+test-oldest:  ## the contract on the oldest versions that pyproject.toml allows
+test-newest:  ## the contract on the newest Spark
+test-oldest: PYTEST_FLAGS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
+test-oldest test-newest: test-%: .venv-%/.ready
+	@.ci/setup-java .venv-$*
+	.ci/with .venv-$* python -m pytest $(PYTEST_FLAGS) $(CONNECT_TESTS)
+	SPARKIMB_SPARK=connect .ci/with .venv-$* python -m pytest $(PYTEST_FLAGS) $(CONNECT_TESTS)
+
+benchmark: env  ## measure what CONFIG=file.yaml asks for
+	.ci/with .venv python jobs/benchmark.py --config $(CONFIG)
+
+lock: env  ## write .lock/*.txt anew from pyproject.toml and .lock/*.in (newest versions: LOCK_FLAGS=--upgrade)
+	.ci/with .venv .lock/compile $(LOCK_FLAGS)
+
+clean:  ## remove the environments
+	rm -rf .venv .venv-oldest .venv-newest
+
+.venv/.ready: pyproject.toml .lock/build.txt .lock/dev.txt
+	@.ci/setup-python .venv .lock/dev.txt
+
+.venv-%/.ready: pyproject.toml .lock/build.txt .lock/%.txt
+	@.ci/setup-python .venv-$* .lock/$*.txt
