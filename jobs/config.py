@@ -1,0 +1,270 @@
+"""Typed configs of the jobs, and errors in sentences: every mistake in a file at once, before Spark starts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pyspark.ml import classification
+from pyspark.ml.param import Param, Params
+
+import sparkimb
+from sparkimb.errors import SparkimbError
+from sparkimb.evaluation.thresholds import OBJECTIVES
+
+C = TypeVar("C", bound="Config")
+
+STEPS = {name: getattr(sparkimb, name) for name in ("RandomUnderSampler", "RandomOverSampler", "ClassWeigher")}
+PARTS = ("train", "validation", "test")
+Columns = Annotated[list[str], Field(default_factory=list)]
+
+
+class Config(BaseModel):
+    """A section of a config file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Input(Config):
+    """Where the rows come from: any path that Hadoop knows, or a table."""
+
+    format: Literal["parquet", "csv", "delta", "table"]
+    path: str | None = None
+    table: str | None = None
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Input:
+        wanted, other = ("table", "path") if self.format == "table" else ("path", "table")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"format '{self.format}' wants {wanted}, and not {other}")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The path or the table's name."""
+        return str(self.table if self.format == "table" else self.path)
+
+
+class ColumnRoles(Config):
+    """What each column is for."""
+
+    label: str
+    positive: str | bool | int | float | None = None  # the class the metrics are about; by default the smallest
+    numeric: Columns
+    categorical: Columns
+    id: Columns
+
+    @model_validator(mode="after")
+    def _one_role_each(self) -> ColumnRoles:
+        names = [self.label, *self.numeric, *self.categorical, *self.id]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{twice} have more than one role; give each column one")
+        if not self.numeric and not self.categorical:
+            raise ValueError("numeric and categorical are both empty; name at least one feature column")
+        return self
+
+
+class Split(Config):
+    """Exact stratified fractions, or a column that says train, validation or test."""
+
+    fractions: dict[Literal["train", "validation", "test"], float] | None = None
+    column: str | None = None
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Split:
+        if (self.fractions is None) == (self.column is None):
+            raise ValueError("give either fractions or column")
+        if self.fractions is not None:
+            if set(self.fractions) != set(PARTS) or min(self.fractions.values()) <= 0:
+                raise ValueError("fractions needs train, validation and test, each above 0")
+            if abs(sum(self.fractions.values()) - 1) > 1e-9:
+                raise ValueError(f"fractions sum to {sum(self.fractions.values()):g}; they must sum to 1")
+        return self
+
+
+class Treatment(Config):
+    """One way to treat the training rows: samplers and weights, in order."""
+
+    name: str = Field(min_length=1)
+    steps: list[dict[str, dict[str, Any] | None]] = Field(min_length=1)
+
+    @field_validator("name")
+    @classmethod
+    def _not_natural(cls, name: str) -> str:
+        if name == "natural":
+            raise ValueError("'natural' is the name of the untouched rows; choose another")
+        return name
+
+    @field_validator("steps")
+    @classmethod
+    def _known_steps(cls, steps: list[dict[str, dict[str, Any] | None]]) -> list[dict[str, dict[str, Any] | None]]:
+        for step in steps:
+            if len(step) != 1:
+                raise ValueError(f"a step is one sampler or weigher with its Params; found {list(step)}")
+            (name, params), *_ = step.items()
+            if name not in STEPS:
+                raise ValueError(f"'{name}' is no sampler or weigher{_nearest(name, STEPS)}; known are {_join(STEPS)}")
+            kind = STEPS[name]
+            set_by_job = {"labelCol", "featuresCol", "inputCols", "categoricalCols", "idCols"}
+            for key in params or {}:
+                if not isinstance(getattr(kind, key, None), Param):
+                    raise ValueError(f"{name} has no Param '{key}'{_nearest(key, _params(kind))}")
+                if key in set_by_job:
+                    raise ValueError(f"{name}.{key} follows from columns; leave it out")
+            kind(**(params or {}))  # the converters check the values
+        return steps
+
+    @property
+    def weighs(self) -> bool:
+        """Whether a step makes weights."""
+        return any("ClassWeigher" in step for step in self.steps)
+
+
+class Learner(Config):
+    """A classifier of pyspark.ml that gives probabilities."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    name: str = Field(alias="class")
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> Learner:
+        known = {
+            name: kind
+            for name, kind in vars(classification).items()
+            if isinstance(kind, type) and hasattr(kind, "probabilityCol") and hasattr(kind, "fit")
+        }
+        if self.name not in known:
+            named = getattr(classification, self.name, None)
+            why = "gives no probabilities" if hasattr(named, "fit") else "is no classifier of pyspark.ml"
+            raise ValueError(f"'{self.name}' {why}{_nearest(self.name, known)}; use one of {_join(known)}")
+        for key in self.params:
+            if not isinstance(getattr(self.kind, key, None), Param):
+                raise ValueError(f"{self.name} has no Param '{key}'{_nearest(key, _params(self.kind))}")
+        return self
+
+    @property
+    def kind(self) -> Any:
+        """The class."""
+        return getattr(classification, self.name)
+
+    @property
+    def weighable(self) -> bool:
+        """Whether it takes weights and heeds them; FMClassifier takes them only."""
+        return hasattr(self.kind, "weightCol") and self.name != "FMClassifier"
+
+
+class Output(Config):
+    """Where results go: a directory that any Hadoop file system holds."""
+
+    path: str
+    format: Literal["parquet", "delta"] = "parquet"
+    treatment: str | None = None  # whose rows and model are written; by default the first
+    overwrite: bool = False
+
+
+class Balance(Config):
+    """jobs/balance.py."""
+
+    name: str = "balance"
+    input: Input
+    columns: ColumnRoles
+    split: Split
+    treatments: list[Treatment] = Field(min_length=1)
+    learner: Learner | None = None
+    threshold: str = "f1"
+    output: Output
+    spark: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+    @field_validator("threshold")
+    @classmethod
+    def _known_objective(cls, objective: str) -> str:
+        if objective not in OBJECTIVES:
+            raise ValueError(f"'{objective}' is no objective{_nearest(objective, OBJECTIVES)}; use {_join(OBJECTIVES)}")
+        return objective
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Balance:
+        names = [treatment.name for treatment in self.treatments]
+        if len(set(names)) < len(names):
+            raise ValueError(f"treatments {names} share a name; name each differently")
+        if self.output.treatment is not None and self.output.treatment not in names:
+            raise ValueError(f"output.treatment '{self.output.treatment}' is none of the treatments {names}")
+        weighing = [treatment.name for treatment in self.treatments if treatment.weighs]
+        if weighing and self.learner is not None and not self.learner.weighable:
+            why = "ignores weightCol" if hasattr(self.learner.kind, "weightCol") else "has no weightCol"
+            raise ValueError(
+                f"learner.class '{self.learner.name}' {why}, but the treatments {weighing} make weights; "
+                "use samplers instead, or a learner that heeds weights"
+            )
+        return self
+
+    @property
+    def written(self) -> str:
+        """The treatment whose rows and model are written."""
+        return self.output.treatment or self.treatments[0].name
+
+
+def load(path: str, kind: type[C]) -> C:
+    """Read a config file; raise one SparkimbError with a sentence for each mistake."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise SparkimbError(f"The config '{path}' cannot be read: {error.strerror}. Check --config.") from None
+    try:
+        given = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = " ".join(str(error).split())
+        raise SparkimbError(f"The config '{path}' is not YAML: {place}.") from None
+    if not isinstance(given, Mapping):
+        raise SparkimbError(f"The config '{path}' holds no keys. See conf/ for examples.")
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        mistakes = [_sentence(mistake, kind) for mistake in error.errors()]
+        head = f"The config '{path}' has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:"
+        raise SparkimbError("\n".join([head, *(f"  - {sentence}" for sentence in mistakes)])) from None
+
+
+def _sentence(mistake: Any, kind: type[Config]) -> str:
+    place = ".".join(str(part) for part in mistake["loc"])
+    if mistake["type"] == "extra_forbidden":
+        known = _keys_at(kind, mistake["loc"][:-1])
+        return f"{place} is not a known key{_nearest(str(mistake['loc'][-1]), known)}. Known here: {_join(known)}."
+    if mistake["type"] == "missing":
+        return f"{place} is missing."
+    message = mistake["msg"].removeprefix("Value error, ").rstrip(".")
+    if mistake["type"] in ("value_error", "assertion_error"):
+        return f"{place + ': ' if place else ''}{message}."
+    return f"{place} is {mistake['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+def _keys_at(kind: Any, place: tuple[Any, ...]) -> list[str]:
+    """Return the keys that a config knows at a place, found by walking the types."""
+    for part in place:
+        if isinstance(part, str):
+            kind = next(f.annotation for name, f in kind.model_fields.items() if part in (name, f.alias))
+        while not hasattr(kind, "model_fields"):  # list[X], X | None
+            kind = next(arg for arg in get_args(kind) if arg is not type(None))
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _params(kind: type[Params]) -> list[str]:
+    return [name for name in dir(kind) if isinstance(getattr(kind, name, None), Param)]
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _join(names: Any) -> str:
+    return ", ".join(names)

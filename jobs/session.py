@@ -1,0 +1,39 @@
+"""The Spark session of a job."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
+DELTA_CONF = {
+    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+}
+
+
+def session(name: str, conf: Mapping[str, object], *, delta: bool = False) -> SparkSession:
+    """Start a session, or take the one that spark-submit or a notebook has started.
+
+    What spark-submit was told wins over these settings where Spark allows no change afterwards.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers take the first python3 on PATH
+    builder = SparkSession.builder.appName(name).config("spark.log.level", "ERROR")
+    if delta:
+        for key, value in {**DELTA_CONF, **_delta_jars()}.items():
+            builder = builder.config(key, value)
+    for key, given in conf.items():
+        builder = builder.config(key, str(given).lower() if isinstance(given, bool) else str(given))
+    return builder.getOrCreate()
+
+
+def _delta_jars() -> dict[str, str]:
+    """Take Delta's jars from the folder SPARKIMB_JARS, or let Spark resolve them."""
+    folder = os.environ.get("SPARKIMB_JARS")
+    if folder is None:
+        return {"spark.jars.packages": DELTA}
+    return {"spark.jars": ",".join(str(jar) for jar in sorted(Path(folder, "spark").glob("delta-*.jar")))}
