@@ -140,7 +140,7 @@ class Learner(Config):
         known = {
             name: kind
             for name, kind in vars(classification).items()
-            if isinstance(kind, type) and hasattr(kind, "probabilityCol") and hasattr(kind, "fit")
+            if hasattr(kind, "probabilityCol") and hasattr(kind, "fit") and hasattr(kind, "setParams")
         }
         if self.name not in known:
             named = getattr(classification, self.name, None)

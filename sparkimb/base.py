@@ -28,7 +28,7 @@ from sparkimb.params import (
 )
 from sparkimb.persistence import JsonStage
 from sparkimb.statistics import Group, Histogram, check_labels, draw_histograms, duplicate_shares, require_two_classes
-from sparkimb.strategy import Label, SamplingPlan
+from sparkimb.strategy import Kind, Label, SamplingPlan
 
 M = TypeVar("M", bound="SamplerModel")
 
@@ -54,7 +54,9 @@ class Sampler(SamplerParams, Estimator[M]):
     `fit` decides; `SamplerModel.resample` does.  Put it in `sparkimb.Pipeline`, or call `fitResample`.
     """
 
-    kind: ClassVar[str]
+    kind: ClassVar[Kind]
+    # Checks of sparkimb.testing that do not apply to the class: their names, and the reason.
+    exemptions: ClassVar[Mapping[str, str]] = {}
 
     def fitResample(self, dataset: DataFrame, params: dict[Any, Any] | None = None) -> DataFrame:
         """Fit on a dataset and resample it: the jobs of `fit`, then a lazy DataFrame."""

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import MapType, VariantType
+from pyspark.sql.types import ArrayType, DataType, MapType, StructType, VariantType
 
 from sparkimb.columns import column
 
@@ -51,15 +51,35 @@ def row_key(dataset: DataFrame, names: Sequence[str]) -> list[Column]:
     """
     key = []
     for field in sorted((dataset.schema[name] for name in names), key=lambda field: field.name):
-        value = column(field.name)
-        if isinstance(field.dataType, MapType):  # Spark refuses to hash maps, whose order means nothing
-            value = F.sort_array(F.map_entries(value))
-        elif isinstance(field.dataType, VariantType):
-            value = F.to_json(value)
-        key.append(value)
+        key.append(_hashable(column(field.name), field.dataType))
         if field.nullable and len(names) > 1:
             key.append(F.isnull(column(field.name)))
     return key
+
+
+def _hashable(value: Column, dataType: DataType) -> Column:
+    """Write maps, whose order means nothing, as sorted entries, and variants as JSON: Spark hashes neither."""
+    if not _holds_unhashable(dataType):
+        return value
+    if isinstance(dataType, VariantType):
+        return F.to_json(value)
+    if isinstance(dataType, MapType):
+        entries = F.map_entries(value)
+        if _holds_unhashable(dataType.valueType):
+            entries = F.transform(entries, lambda e: F.struct(e["key"], _hashable(e["value"], dataType.valueType)))
+        return F.sort_array(entries)
+    if isinstance(dataType, ArrayType):
+        return F.transform(value, lambda element: _hashable(element, dataType.elementType))
+    assert isinstance(dataType, StructType)
+    return F.struct(*(_hashable(value.getField(field.name), field.dataType) for field in dataType))
+
+
+def _holds_unhashable(dataType: DataType) -> bool:
+    if isinstance(dataType, ArrayType):
+        return _holds_unhashable(dataType.elementType)
+    if isinstance(dataType, StructType):
+        return any(_holds_unhashable(field.dataType) for field in dataType)
+    return isinstance(dataType, MapType | VariantType)
 
 
 def bucket(draw: Column) -> Column:
