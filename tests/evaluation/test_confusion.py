@@ -1,0 +1,164 @@
+"""ConfusionMatrix against scikit-learn and imbalanced-learn, with and without Spark."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imblearn.metrics import geometric_mean_score, specificity_score
+from sklearn import metrics
+
+from sparkimb.errors import SparkimbError
+from sparkimb.evaluation import ConfusionMatrix, confusion, confusion_matrix
+
+samples = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 3.0])),
+    min_size=1,
+    max_size=30,
+)
+binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=30)
+
+
+def matrix_of(sample):
+    """The matrix of (label, prediction, weight) triples, without Spark."""
+    cells = {}
+    for label, prediction, weight in sample:
+        cells[label, prediction] = cells.get((label, prediction), 0.0) + weight
+    return ConfusionMatrix(tuple(sorted({label for pair in cells for label in pair})), cells)
+
+
+def check(matrix, label, prediction, weight):
+    given = {"y_true": label, "y_pred": prediction, "sample_weight": weight}
+    each = {**given, "labels": list(matrix.labels), "average": None}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the oracles warn of every 0/0
+        per_label = {
+            "precision": metrics.precision_score(**each, zero_division=0),
+            "recall": metrics.recall_score(**each, zero_division=0),
+            "f1": metrics.f1_score(**each, zero_division=0),
+        }
+        overall = {
+            "accuracy": metrics.accuracy_score(**given),
+            "balancedAccuracy": metrics.balanced_accuracy_score(**given),
+            "mcc": metrics.matthews_corrcoef(**given),
+            "gMean": geometric_mean_score(**given, average="multiclass"),
+        }
+        counts = metrics.multilabel_confusion_matrix(**given, labels=list(matrix.labels))
+        if weight is None:  # imbalanced-learn counts true negatives in rows, also where there are weights
+            per_label["specificity"] = specificity_score(**each)
+    for name, values in per_label.items():
+        assert [getattr(matrix, name)(one) for one in matrix.labels] == pytest.approx(values, abs=1e-12), name
+    for name, value in overall.items():
+        assert getattr(matrix, name) == pytest.approx(value, abs=1e-9), name
+    for one, count in zip(matrix.labels, counts, strict=True):
+        found = [matrix.trueNegatives(one), matrix.falsePositives(one), matrix.falseNegatives(one)]
+        assert [*found, matrix.truePositives(one)] == pytest.approx(count.ravel(), abs=1e-12)
+        tn, fp = count[0]
+        assert matrix.specificity(one) == pytest.approx(tn / (tn + fp) if tn + fp else 0.0, abs=1e-12)
+
+
+@given(samples)
+@settings(deadline=None)
+def test_metrics_equal_the_oracles_for_many_labels(sample):
+    check(matrix_of(sample), *map(list, zip(*sample, strict=True)))
+
+
+@given(binary, st.sampled_from([0.5, 1.0, 3.0]))
+@settings(deadline=None)
+def test_metrics_equal_the_oracles_for_two_labels(sample, beta):
+    label, prediction = zip(*sample, strict=True)
+    tn, fp, fn, tp = metrics.confusion_matrix(label, prediction, labels=[0, 1]).ravel().tolist()
+    matrix = ConfusionMatrix.fromCounts(truePositives=tp, falsePositives=fp, falseNegatives=fn, trueNegatives=tn)
+    assert matrix.fBeta(beta) == pytest.approx(metrics.fbeta_score(label, prediction, beta=beta, zero_division=0))
+    if {*label} == {0, 1}:
+        check(matrix, label, prediction, None)
+        expected = geometric_mean_score(label, prediction, average="binary")
+        assert matrix.gMean == pytest.approx(expected)
+        assert matrix.gMean == pytest.approx(math.sqrt(matrix.recall() * matrix.specificity()))
+
+
+def test_quotients_of_nothing_are_zero():
+    never = ConfusionMatrix.fromCounts(truePositives=0, falsePositives=0, falseNegatives=0, trueNegatives=9)
+    assert [never.precision(), never.recall(), never.f1(), never.mcc] == [0.0] * 4
+    empty = ConfusionMatrix.fromCounts(truePositives=0, falsePositives=0, falseNegatives=0, trueNegatives=0)
+    assert [empty.accuracy, empty.balancedAccuracy, empty.gMean, empty.specificity()] == [0.0] * 4
+
+
+@pytest.mark.parametrize(("partitions", "weighted"), [(1, True), (7, False), (64, True)])
+def test_counted_on_spark_in_any_partitioning(spark, partitions, weighted):
+    rng = np.random.default_rng(partitions)
+    pdf = pd.DataFrame({"label": rng.integers(0, 4, 300), "weight": rng.integers(0, 5, 300) / 7})
+    pdf["prediction"] = np.where(rng.random(300) < 0.6, pdf["label"], rng.integers(0, 4, 300)).astype(float)
+    df = spark.createDataFrame(pdf).repartition(partitions)
+    matrix = confusion_matrix(df, weightCol="weight" if weighted else None)
+    check(matrix, pdf["label"], pdf["prediction"].astype(int), pdf["weight"] if weighted else None)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("no", "yes"), (False, True), (b"\x00", b"\x01"), (datetime.date(2020, 1, 1), datetime.date(2020, 1, 2))],
+    ids=["string", "boolean", "binary", "date"],
+)
+def test_labels_of_any_atomic_type(spark, labels):
+    no, yes = labels
+    df = spark.createDataFrame([(no, no), (no, no), (no, yes), (yes, yes), (yes, no)], ["label", "prediction"])
+    matrix = confusion_matrix(df, positiveLabel=yes)
+    assert matrix.labels == labels
+    assert [matrix.truePositives(), matrix.falsePositives(), matrix.falseNegatives()] == [1, 1, 1]
+    assert matrix.cells == {(no, no): 2, (no, yes): 1, (yes, yes): 1, (yes, no): 1}
+
+
+def test_numbers_and_booleans_are_one_label(spark):
+    df = spark.createDataFrame([(True, 1.0), (False, 1.0), (False, 0.0)], ["label", "prediction"])
+    assert confusion_matrix(df).labels == (0, 1)
+    assert confusion_matrix(df).precision() == 0.5
+
+
+def test_faulty_rows_are_counted(spark):
+    nan = math.nan
+    data = [(1.0, 1.0, 1.0), (None, 1.0, 1.0), (nan, 0.0, 1.0), (0.0, nan, 1.0), (0.0, 0.0, -2.0), (0.0, 0.0, None)]
+    df = spark.createDataFrame(data, "label double, prediction double, weight double")
+    with pytest.raises(SparkimbError) as error:
+        confusion_matrix(df, weightCol="weight")
+    for part in ["Of 6 rows", "2 with null or NaN labelCol", "1 with null or NaN predictionCol", "2 with weightCol"]:
+        assert part in str(error.value)
+    with pytest.raises(SparkimbError, match="no rows"):
+        confusion_matrix(df.where("label = 5"))
+
+
+def test_the_number_of_cells_is_bounded(spark, monkeypatch):
+    monkeypatch.setattr(confusion, "MAX_CELLS", 5)
+    df = spark.range(6).selectExpr("id AS label", "id AS prediction")
+    assert len(confusion_matrix(df.limit(5)).labels) == 5
+    with pytest.raises(SparkimbError, match="more than 5 different pairs"):
+        confusion_matrix(df)
+
+
+def test_schema_errors(spark):
+    df = spark.range(1).selectExpr("id AS label", "'a' AS text", "array(1) AS list")
+    with pytest.raises(SparkimbError, match=r"predictionCol 'prediction'.*weightCol 'w' not found"):
+        confusion_matrix(df, weightCol="w")
+    with pytest.raises(SparkimbError, match="of type bigint, but predictionCol 'text' of type string"):
+        confusion_matrix(df, predictionCol="text")
+    with pytest.raises(SparkimbError, match="of type array<int>"):
+        confusion_matrix(df, labelCol="list", predictionCol="list")
+    with pytest.raises(SparkimbError, match="weightCol 'text' is of type string"):
+        confusion_matrix(df, predictionCol="label", weightCol="text")
+
+
+def test_wrong_requests_are_refused():
+    counts = {"truePositives": 1, "falsePositives": 2, "falseNegatives": 3, "trueNegatives": 4}
+    with pytest.raises(SparkimbError, match=r"Label 'x' does not occur\. Labels are: 0, 1"):
+        ConfusionMatrix.fromCounts(**counts).recall("x")
+    with pytest.raises(SparkimbError, match="Give finite counts"):
+        ConfusionMatrix.fromCounts(**{**counts, "falsePositives": -1})
+    with pytest.raises(SparkimbError, match="both 1"):
+        ConfusionMatrix.fromCounts(**counts, negativeLabel=1)
+    with pytest.raises(SparkimbError, match="beta is -1"):
+        ConfusionMatrix.fromCounts(**counts).fBeta(-1)
