@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -19,22 +21,23 @@ import pyspark
 import typer
 import yaml
 from config import PARTS, STEPS, Balance, Treatment, load
-from pyspark.errors import AnalysisException
 from pyspark.ml import Pipeline as SparkPipeline
 from pyspark.ml import PipelineModel
-from pyspark.ml.feature import Imputer, IndexToString, OneHotEncoder, StringIndexer, VectorAssembler
+from pyspark.ml.feature import Imputer, IndexToString, OneHotEncoder, SQLTransformer, StringIndexer, VectorAssembler
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.types import DoubleType, NumericType
+from pyspark.sql.types import AtomicType, DoubleType, NumericType
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from session import session
-from storage import Storage, written_aside
+from session import require_source, session
+from storage import RESULT, SPARK_ERRORS, Storage, reason, written_aside
 
 import sparkimb
 from sparkimb.base import Sampler
-from sparkimb.columns import column, require_columns, temporary_name
+from sparkimb.columns import check_label_type, column, require_columns, temporary_name
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation import RankingMetrics, best_threshold, confusion_matrix, correct_priors, probability_metrics
 from sparkimb.evaluation.folds import stratified_split
@@ -43,6 +46,10 @@ from sparkimb.statistics import ImbalanceProfile, imbalance_profile, require_two
 from sparkimb.strategy import Label, match_label, minority_class
 
 CURVE_POINTS = 400  # more than a plot has pixels for; keeps the report under a megabyte
+MAX_PRINTED_CLASSES = 20  # more than that is no table to read; metrics.json has them all
+OUTPUTS = ("features", "rawPrediction", "probability", "prediction", "predictedLabel")  # columns that the model writes
+BINARY = ("GBTClassifier", "FMClassifier")  # the learners of pyspark.ml that know two classes only
+SECRET = re.compile(r"(?i)secret|password|token|credential|access[._-]?key|account[._-]?key")
 
 console = Console()
 if not console.is_terminal:
@@ -71,9 +78,19 @@ class Treated:
 def step(title: str) -> Iterator[None]:
     """Show a step while it runs, and how long it took."""
     began = time.monotonic()
-    with console.status(f"{title} …"):
+    with console.status(f"{escape(title)} …"):
         yield
-    console.print(f"[green]✓[/green] {title}  [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
+    console.print(f"[green]✓[/green] {escape(title)}  [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
+
+
+@contextmanager
+def kept(dataset: DataFrame) -> Iterator[DataFrame]:
+    """Keep rows on the executors, spilling to disk, while they are read more than once."""
+    dataset = dataset.persist()
+    try:
+        yield dataset
+    finally:
+        dataset.unpersist()
 
 
 class BalanceJob:
@@ -87,16 +104,20 @@ class BalanceJob:
     def run(self) -> dict[str, Any]:
         """Do it all; return what metrics.json holds."""
         began = time.monotonic()
-        storage = Storage(self.spark)
-        with written_aside(storage, self.config.output.path, overwrite=self.config.output.overwrite) as aside:
-            dataset = self.read()
+        storage, output = Storage(self.spark), self.config.output
+        rows, source = self.read(), self.config.input.path
+        with (
+            written_aside(storage, output.path, overwrite=output.overwrite, source=source) as aside,
+            kept(rows) as dataset,
+        ):
             with step("Profile the classes"):
                 profile = self.profile(dataset)
             print_profile(profile, self.config.columns.label)
             positive = self.positive(profile)
             with step("Split into train, validation and test"):
                 dataset, counts = self.split(dataset, profile, positive)
-            part = {name: dataset.where(F.col(self.split_col) == name).drop(self.split_col) for name in PARTS}
+            split = column(self.split_col)
+            part = {name: dataset.where(split == name).drop(self.split_col) for name in PARTS}
             learning = Learning(self.config, counts["train"], positive, part["train"]) if self.config.learner else None
             treatments = []
             for treatment in [None, *self.config.treatments]:
@@ -114,12 +135,9 @@ class BalanceJob:
             results = self.results(profile, positive, counts, treatments, time.monotonic() - began)
             with step("Write figures and report"):
                 self.write_texts(storage, aside, results, counts["train"])
-            dataset.unpersist()
         print_treatments(results)
-        console.print(f"Results: {storage.qualified(self.config.output.path)}", soft_wrap=True, highlight=False)
-        console.print(
-            f"Report:  {storage.qualified(self.config.output.path)}/report.html", soft_wrap=True, highlight=False
-        )
+        where = storage.qualified(output.path)
+        console.print(f"Results: {where}\nReport:  {where}/report.html", soft_wrap=True, highlight=False, markup=False)
         return results
 
     # ---- rows
@@ -133,11 +151,8 @@ class BalanceJob:
                 dataset = reader.table(str(given.table))
             else:
                 dataset = reader.format(given.format).load(given.path)
-        except Exception as error:
-            if not isinstance(error, AnalysisException) and "Exception" not in type(error).__name__:
-                raise
-            why = str(error).split("\n")[0].strip()
-            raise SparkimbError(f"input '{given.source}' cannot be read as {given.format}: {why}") from None
+        except SPARK_ERRORS as error:
+            raise SparkimbError(f"input '{given.source}' cannot be read as {given.format}: {reason(error)}.") from None
         require_columns(
             dataset,
             **{
@@ -146,16 +161,48 @@ class BalanceJob:
                 "columns.categorical": roles.categorical,
                 "columns.id": roles.id,
                 "split.column": self.config.split.column,
+                "strataCols": [name for treatment in self.config.treatments for name in treatment.strataCols],
             },
         )
-        wrong = [
-            f"'{name}' ({dataset.schema[name].dataType.simpleString()})"
-            for name in roles.numeric
-            if not isinstance(dataset.schema[name].dataType, NumericType)
-        ]
-        if wrong:
-            raise SparkimbError(f"columns.numeric {', '.join(wrong)} are not numeric. List them under categorical.")
+        check_label_type(dataset, roles.label)
+        self.check_types(dataset)
+        self.check_names(dataset)
         return dataset
+
+    def check_types(self, dataset: DataFrame) -> None:
+        """Check that numbers are numbers, and categories single values."""
+        roles = self.config.columns
+        for role, names, allowed, advice in (
+            ("numeric", roles.numeric, NumericType, "List them under categorical, or let the reader make them numbers"),
+            ("categorical", roles.categorical, AtomicType, "Leave them out, or take single values from them"),
+        ):
+            types = {name: dataset.schema[name].dataType for name in names}
+            wrong = [f"'{name}' ({t.simpleString()})" for name, t in types.items() if not isinstance(t, allowed)]
+            if wrong:
+                kind = "numeric" if role == "numeric" else "single values"
+                hint = " (csv: input.options.inferSchema)" if self.config.input.format == "csv" else ""
+                raise SparkimbError(f"columns.{role} {', '.join(wrong)} are not {kind}. {advice}{hint}.")
+
+    def check_names(self, dataset: DataFrame) -> None:
+        """Check that no column of the input has a name that the job gives to a column of its own."""
+        present = {name.lower(): name for name in dataset.columns}
+        for treatment in self.config.treatments:
+            if treatment.weightCol is not None and treatment.weightCol.lower() in present:
+                raise SparkimbError(
+                    f"The input has a column '{present[treatment.weightCol.lower()]}', which treatment "
+                    f"'{treatment.name}' would overwrite with weights. Name another with ClassWeigher.weightCol."
+                )
+        if self.config.learner is not None:
+            roles = self.config.columns
+            written = [*OUTPUTS, *(made for names in stage_columns(roles.numeric, roles.categorical) for made in names)]
+            clash = sorted(present[name.lower()] for name in written if name.lower() in present)
+            if clash:
+                raise SparkimbError(f"Columns {clash} of the input have names that the model writes. Rename them.")
+            if len({name.lower() for name in written}) < len(written):
+                raise SparkimbError(
+                    "Feature columns differ in case, or in dots and lines, alone, so the model's stages would mix them "
+                    f"up: {', '.join([*roles.numeric, *roles.categorical])}. Rename some."
+                )
 
     def profile(self, dataset: DataFrame) -> ImbalanceProfile:
         """Profile the classes and the features."""
@@ -164,6 +211,9 @@ class BalanceJob:
             dataset, labelCol=roles.label, columns=[*roles.numeric, *roles.categorical], idCols=roles.id
         )
         require_two_classes(profile.counts, roles.label)
+        empty = [name for name, nulls in profile.nulls.items() if nulls == profile.rows]
+        if empty:
+            raise SparkimbError(f"Feature columns {empty} are null in all {profile.rows:,} rows. Leave them out.")
         return profile
 
     def positive(self, profile: ImbalanceProfile) -> Label:
@@ -182,10 +232,7 @@ class BalanceJob:
     def split(
         self, dataset: DataFrame, profile: ImbalanceProfile, positive: Label
     ) -> tuple[DataFrame, dict[str, dict[Label, int]]]:
-        """Divide the rows and count each class in each part.
-
-        From here on every treatment reads the rows, so they are kept on the executors, spilling to disk.
-        """
+        """Divide the rows and count each class in each part."""
         split, label = self.config.split, self.config.columns.label
         if split.fractions is not None:
             self.split_col = temporary_name(dataset, "split")
@@ -200,12 +247,14 @@ class BalanceJob:
             )
         else:
             self.split_col = str(split.column)
-        dataset = dataset.persist()
         counted = dataset.groupBy(column(self.split_col).alias("part"), column(label).alias("label")).count()
+        found = counted.limit(3 * len(profile.counts) + 1000).collect()
+        unknown = sorted({repr(row["part"]) for row in found if row["part"] not in PARTS})
+        if unknown:
+            shown = ", ".join(unknown[:5]) + (" and more" if len(unknown) > 5 else "")
+            raise SparkimbError(f"split.column '{split.column}' holds {shown}. It must say {', '.join(PARTS)}.")
         counts: dict[str, dict[Label, int]] = {name: {} for name in PARTS}
-        for name, value, rows in counted.limit(3 * len(profile.counts) + 1000).collect():
-            if name not in PARTS:
-                raise SparkimbError(f"split.column '{split.column}' holds {name!r}. It must say {', '.join(PARTS)}.")
+        for name, value, rows in found:
             counts[name][value] = rows
         counts = {name: {c: rows[c] for c in profile.counts if c in rows} for name, rows in counts.items()}
         for name, rows in counts.items():
@@ -226,7 +275,7 @@ class BalanceJob:
         treated.name = treatment.name
         for given in treatment.steps:
             (name, params), *_ = given.items()
-            stage = STEPS[name](labelCol=roles.label, **(params or {}))
+            stage = STEPS[name](labelCol=roles.label, **params)
             if isinstance(stage, Sampler):
                 stage.setParams(
                     idCols=roles.id or None,
@@ -242,7 +291,10 @@ class BalanceJob:
                 model = stage.fit(treated.dataset)
                 treated.dataset, treated.weightCol = model.transform(treated.dataset), stage.getWeightCol()
                 treated.weights = {label: w * model.classWeights[label] for label, w in treated.weights.items()}
-            treated.steps.append(f"{name}({', '.join(f'{key}={value!r}' for key, value in (params or {}).items())})")
+            treated.steps.append(f"{name}({', '.join(f'{key}={value!r}' for key, value in params.items())})")
+        gone = [label for label, share in treated.priors.items() if share == 0]
+        if gone:
+            raise SparkimbError(f"Treatment '{treated.name}' leaves nothing of the classes {gone}. Keep some of each.")
         return treated
 
     # ---- results
@@ -318,12 +370,20 @@ class BalanceJob:
         return results
 
     def resolved(self) -> str:
-        """Return the config with every default filled in, as YAML."""
-        return yaml.safe_dump(self.config.model_dump(mode="json", by_alias=True, exclude_none=True), sort_keys=False)
+        """Return the config with every default filled in and no secret, as YAML."""
+        given = self.config.model_dump(mode="json", by_alias=True, exclude_none=True)
+        for options in (given["input"]["options"], given["spark"]):
+            options |= {key: "(not shown)" for key in options if SECRET.search(key)}
+        return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
 
     def write_rows(self, treated: Treated, path: str) -> None:
         """Write the treated training rows."""
-        treated.dataset.write.format(self.config.output.format).save(path)
+        try:
+            treated.dataset.write.format(self.config.output.format).save(path)
+        except SPARK_ERRORS as error:
+            raise SparkimbError(
+                f"The rows cannot be written to '{path}' as {self.config.output.format}: {reason(error)}."
+            ) from error
         self.schema = treated.dataset.schema.jsonValue()
 
     def write_texts(self, storage: Storage, aside: str, results: dict[str, Any], counts: Mapping[Label, int]) -> None:
@@ -342,7 +402,7 @@ class BalanceJob:
         storage.write_text(f"{aside}/report.html", render(results))
         storage.write_text(f"{aside}/metrics.json", json.dumps(results, indent=1, ensure_ascii=False))
         storage.write_text(f"{aside}/config.yaml", results["config"])
-        storage.write_text(f"{aside}/manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False))
+        storage.write_text(f"{aside}/{RESULT}", json.dumps(manifest, indent=1, ensure_ascii=False))
 
 
 class Learning:
@@ -356,68 +416,88 @@ class Learning:
         # The positive class is the last index: 1 of two, as binary learners expect.
         self.labels = [label for label in counts if label != positive] + [positive]
         self.natural = {label: rows / sum(counts.values()) for label, rows in counts.items()}
+        if self.learner.name in BINARY and len(self.labels) > 2:
+            raise SparkimbError(
+                f"learner.class '{self.learner.name}' learns two classes, but '{config.columns.label}' has "
+                f"{len(self.labels)}. Take another learner."
+            )
         self.features = self.fit_features(training)
+        self.check_layers(training)
         self.model: PipelineModel
 
     def fit_features(self, training: DataFrame) -> PipelineModel:
-        """Learn categories and medians on the natural rows; a null is a category of its own, or the median."""
+        """Learn categories and medians on the natural rows.
+
+        A null number becomes the median.  A null or empty text is a category, one with those not seen here.
+        """
         numeric, categorical = self.config.columns.numeric, self.config.columns.categorical
-        made = {
-            name: f"{name}__{kind}" for kind, names in (("filled", numeric), ("index", categorical)) for name in names
-        }
-        clash = sorted(
-            {*training.columns} & {*made.values(), "features", "prediction", "probability", "rawPrediction", "y"}
-        )
-        if clash:
-            raise SparkimbError(f"Columns {clash} of the input are names that the learner's stages write. Rename them.")
-        stages: list[Any] = []
+        numbers, filled, texts, index, onehot = stage_columns(numeric, categorical)
+        # Spark's indexer takes no booleans or dates, its encoder no empty text; its imputer rounds a median to the
+        # column's type; and none of them finds a column with a dot in its name.
+        casts = [
+            f"CAST({quoted(name)} AS DOUBLE) AS {quoted(made)}" for name, made in zip(numeric, numbers, strict=True)
+        ]
+        casts += [
+            f"NULLIF(CAST({quoted(name)} AS STRING), '') AS {quoted(made)}"
+            for name, made in zip(categorical, texts, strict=True)
+        ]
+        stages: list[Any] = [SQLTransformer(statement=f"SELECT *, {', '.join(casts)} FROM __THIS__")]
         if categorical:
-            index, onehot = [made[name] for name in categorical], [f"{name}__onehot" for name in categorical]
-            stages.append(StringIndexer(inputCols=categorical, outputCols=index, handleInvalid="keep"))
+            stages.append(StringIndexer(inputCols=texts, outputCols=index, handleInvalid="keep"))
             stages.append(OneHotEncoder(inputCols=index, outputCols=onehot, handleInvalid="keep"))
         if numeric:
-            filled = [made[name] for name in numeric]
-            stages.append(Imputer(strategy="median", inputCols=numeric, outputCols=filled))
-        inputs = [*(made[name] for name in numeric), *(f"{name}__onehot" for name in categorical)]
-        stages.append(VectorAssembler(inputCols=inputs, outputCol="features"))
-        return SparkPipeline(stages=stages).fit(training)
+            stages.append(Imputer(strategy="median", inputCols=numbers, outputCols=filled))
+        stages.append(VectorAssembler(inputCols=[*filled, *onehot], outputCol="features"))
+        try:
+            return SparkPipeline(stages=stages).fit(training)
+        except SPARK_ERRORS as error:
+            raise SparkimbError(f"The training rows cannot be made into features: {reason(error)}.") from error
+
+    def check_layers(self, training: DataFrame) -> None:
+        """Check that a perceptron's first and last layers fit, which Spark finds out by an index out of bounds."""
+        layers = self.learner.params.get("layers")
+        width = self.features.transform(training).schema["features"].metadata["ml_attr"]["num_attrs"]
+        if layers is not None and (layers[:1], layers[-1:]) != ([width], [len(self.labels)]):
+            raise SparkimbError(
+                f"learner.params.layers is {layers}, but there are {width} features (one-hot) and {len(self.labels)} "
+                f"classes. Let it begin with {width} and end with {len(self.labels)}."
+            )
 
     def measure(self, treated: Treated, validation: DataFrame, test: DataFrame) -> dict[str, Any]:
         """Train on treated rows, choose the threshold on the validation rows, measure on the test rows."""
         began = time.monotonic()
         weight = {"weightCol": treated.weightCol} if treated.weightCol else {}
-        learner = self.learner.kind(labelCol="y", **weight, **self.learner.params)
-        rows = self.features.transform(treated.dataset.withColumn("y", self.label_index()))
-        rows = rows.select("features", "y", *(column(name) for name in weight.values()))
+        y = temporary_name(treated.dataset, "y")
+        learner = self.learner.kind(labelCol=y, **weight, **self.learner.params)
+        rows = self.features.transform(treated.dataset.withColumn(y, self.label_index()))
+        rows = rows.select("features", y, *(column(name) for name in weight.values()))
         try:
             fitted = learner.fit(rows)
-        except Exception as error:
-            why = str(error).split("\n")[0].strip()
-            raise SparkimbError(f"learner {self.learner.name} failed on treatment '{treated.name}': {why}") from error
+        except SPARK_ERRORS as error:
+            raise SparkimbError(
+                f"learner {self.learner.name} failed on treatment '{treated.name}': {reason(error)}."
+            ) from error
         seconds = time.monotonic() - began
         names = IndexToString(
             inputCol="prediction", outputCol="predictedLabel", labels=[text_of(c) for c in self.labels]
         )
         self.model = PipelineModel([*self.features.stages, fitted, names])
 
-        scored = {
-            name: self.score(fitted, part, treated).persist()
-            for name, part in (("validation", validation), ("test", test))
-        }
-        best = best_threshold(
-            RankingMetrics(scored["validation"], labelCol="truth", positiveLabel=True), self.config.threshold
-        )
-        ranking = RankingMetrics(scored["test"], labelCol="truth", positiveLabel=True)
-        probability = probability_metrics(scored["test"], labelCol="truth", positiveLabel=True)
-        decided = scored["test"].withColumn("decision", F.col("score") >= F.lit(best.threshold))
-        matrix = confusion_matrix(decided, predictionCol="decision", labelCol="truth", positiveLabel=True)
-        pr, roc, cuts = (
-            ranking.prCurve(CURVE_POINTS),
-            ranking.rocCurve(CURVE_POINTS),
-            ranking.thresholdCurve(CURVE_POINTS),
-        )
-        for part in scored.values():
-            part.unpersist()
+        with (
+            kept(self.score(fitted, validation, treated)) as validated,
+            kept(self.score(fitted, test, treated)) as tested,
+        ):
+            on_validation = RankingMetrics(validated, labelCol="truth", positiveLabel=True)
+            best = best_threshold(on_validation, self.config.threshold)
+            ranking = RankingMetrics(tested, labelCol="truth", positiveLabel=True)
+            probability = probability_metrics(tested, labelCol="truth", positiveLabel=True)
+            decided = tested.withColumn("decision", F.col("score") >= F.lit(best.threshold))
+            matrix = confusion_matrix(decided, predictionCol="decision", labelCol="truth", positiveLabel=True)
+            pr, roc, cuts = (
+                ranking.prCurve(CURVE_POINTS),
+                ranking.rocCurve(CURVE_POINTS),
+                ranking.thresholdCurve(CURVE_POINTS),
+            )
         return {
             "seconds": seconds,
             "threshold": best.threshold,
@@ -478,6 +558,20 @@ class Learning:
         return index
 
 
+def stage_columns(numeric: Sequence[str], categorical: Sequence[str]) -> tuple[list[str], ...]:
+    """Return the columns that the feature stages write: numbers, filled, texts, indices and one-hot vectors.
+
+    Feature stages take a dot in a name for a field of a struct, so it becomes a line.
+    """
+    ends = {"number": numeric, "filled": numeric, "text": categorical, "index": categorical, "onehot": categorical}
+    return tuple([f"{name.replace('.', '_')}__{end}" for name in names] for end, names in ends.items())
+
+
+def quoted(name: str) -> str:
+    """Return a column's name as SQL takes it."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def text_of(label: Label) -> str:
     """Return a label as text."""
     return str(label).lower() if isinstance(label, bool) else str(label)
@@ -490,12 +584,16 @@ def by_text(values: Mapping[Label, Any]) -> dict[str, Any]:
 
 def print_profile(profile: ImbalanceProfile, label: str) -> None:
     """Print a table of the classes."""
-    table = Table(title=f"Classes of '{label}'", title_justify="left")
+    table = Table(title=escape(f"Classes of '{label}'"), title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("class", "rows", "share", "effective number"):
         table.add_column(heading, justify="left" if heading == "class" else "right")
-    effective = profile.effectiveNumbers()
-    for name, rows in profile.counts.items():
-        table.add_row(text_of(name), f"{rows:,}", f"{rows / profile.rows:.2%}", f"{effective[name]:,.0f}")
+    effective, half = profile.effectiveNumbers(), MAX_PRINTED_CLASSES // 2
+    hidden = len(profile.counts) - MAX_PRINTED_CLASSES
+    for i, (name, rows) in enumerate(profile.counts.items()):
+        if hidden <= 0 or i < half or i >= half + hidden:
+            table.add_row(escape(text_of(name)), f"{rows:,}", f"{rows / profile.rows:.2%}", f"{effective[name]:,.0f}")
+        elif i == half:
+            table.add_row(f"… {hidden:,} more")
     console.print(table)
     nulls = {name: rows for name, rows in profile.nulls.items() if rows}
     console.print(
@@ -508,36 +606,37 @@ def print_profile(profile: ImbalanceProfile, label: str) -> None:
 
 def print_treatments(results: Mapping[str, Any]) -> None:
     """Print a table of the treatments."""
-    table = Table(title="Treatments, measured on the untouched test rows", title_justify="left")
+    measured = ", measured on the untouched test rows" if "learner" in results else ""
+    table = Table(title=f"Treatments{measured}", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     metrics = {
-        "averagePrecision": "avg. precision",
-        "areaUnderROC": "ROC area",
-        "precision": "precision",
+        "averagePrecision": "avg.\nprec.",
+        "areaUnderROC": "ROC\narea",
+        "precision": "prec.",
         "recall": "recall",
         "f1": "F1",
         "gMean": "G-mean",
         "brier": "Brier",
     }
-    table.add_column("treatment")
-    table.add_column("training rows", justify="right")
+    table.add_column("treatment", overflow="fold")
+    table.add_column("training\nrows", justify="right")
     for heading in metrics.values() if "learner" in results else ():
         table.add_column(heading, justify="right")
     for treatment in results["treatments"]:
         figures = [f"{treatment['metrics'][name]:.3f}" for name in metrics] if "metrics" in treatment else []
-        table.add_row(treatment["name"], f"{sum(treatment['rows'].values()):,}", *figures)
+        table.add_row(escape(treatment["name"]), f"{sum(treatment['rows'].values()):,}", *figures)
     console.print(table)
 
 
 def main(config: Annotated[str, typer.Option(help="A YAML file: see conf/balance/.")]) -> None:
     """Balance a training set and compare treatments on untouched rows."""
+    warnings.showwarning = lambda message, *_: console.print(f"Note: {message}", style="yellow", markup=False)
     try:
         given = load(config, Balance)
+        delta = "delta" in (given.input.format, given.output.format)
         with step("Start Spark"):
-            spark = session(
-                f"sparkimb balance {given.name}",
-                given.spark,
-                delta="delta" in (given.input.format, given.output.format),
-            )
+            spark = session(f"sparkimb balance {given.name}", given.spark, delta=delta)
+        if delta:
+            require_source(spark, "delta")
         BalanceJob(given, spark, command=f"sparkimb balance --config {config}").run()
     except SparkimbError as error:
         console.print(str(error), style="red", soft_wrap=True, highlight=False, markup=False)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pyspark.ml import classification
 from pyspark.ml.param import Param, Params
 
@@ -20,6 +21,11 @@ C = TypeVar("C", bound="Config")
 
 STEPS = {name: getattr(sparkimb, name) for name in ("RandomUnderSampler", "RandomOverSampler", "ClassWeigher")}
 PARTS = ("train", "validation", "test")
+# Params that follow from columns and split, or name columns that the job reads back.
+SET_BY_JOB = {
+    *("labelCol", "featuresCol", "inputCols", "categoricalCols", "idCols", "validationIndicatorCol"),
+    *("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
+}
 Columns = Annotated[list[str], Field(default_factory=list)]
 
 
@@ -93,7 +99,7 @@ class Treatment(Config):
     """One way to treat the training rows: samplers and weights, in order."""
 
     name: str = Field(min_length=1)
-    steps: list[dict[str, dict[str, Any] | None]] = Field(min_length=1)
+    steps: list[dict[str, dict[str, Any]]] = Field(min_length=1)
 
     @field_validator("name")
     @classmethod
@@ -102,29 +108,44 @@ class Treatment(Config):
             raise ValueError("'natural' is the name of the untouched rows; choose another")
         return name
 
+    @field_validator("steps", mode="before")
+    @classmethod
+    def _without_params(cls, steps: Any) -> Any:
+        """A step without Params may be its name alone, with or without a colon."""
+        if not isinstance(steps, list):
+            return steps
+        named = [{step: None} if isinstance(step, str) else step for step in steps]
+        return [{k: {} if v is None else v for k, v in s.items()} if isinstance(s, dict) else s for s in named]
+
     @field_validator("steps")
     @classmethod
-    def _known_steps(cls, steps: list[dict[str, dict[str, Any] | None]]) -> list[dict[str, dict[str, Any] | None]]:
+    def _known_steps(cls, steps: list[dict[str, dict[str, Any]]]) -> list[dict[str, dict[str, Any]]]:
         for step in steps:
             if len(step) != 1:
                 raise ValueError(f"a step is one sampler or weigher with its Params; found {list(step)}")
             (name, params), *_ = step.items()
             if name not in STEPS:
                 raise ValueError(f"'{name}' is no sampler or weigher{_nearest(name, STEPS)}; known are {_join(STEPS)}")
-            kind = STEPS[name]
-            set_by_job = {"labelCol", "featuresCol", "inputCols", "categoricalCols", "idCols"}
-            for key in params or {}:
-                if not isinstance(getattr(kind, key, None), Param):
-                    raise ValueError(f"{name} has no Param '{key}'{_nearest(key, _params(kind))}")
-                if key in set_by_job:
-                    raise ValueError(f"{name}.{key} follows from columns; leave it out")
-            kind(**(params or {}))  # the converters check the values
+            _check_params(STEPS[name], params)
+            try:
+                STEPS[name](**params)  # the converters check the values
+            except TypeError as error:  # which pydantic would let through
+                raise ValueError(str(error)) from None
+        if any("ClassWeigher" in step for step in steps[:-1]):
+            # Rows made after it would have no weight, and rows dropped after it would shift the priors.
+            raise ValueError("ClassWeigher is not the last step; weigh the rows that the samplers leave, and once")
         return steps
 
     @property
-    def weighs(self) -> bool:
-        """Whether a step makes weights."""
-        return any("ClassWeigher" in step for step in self.steps)
+    def weightCol(self) -> str | None:
+        """The column of weights that the last step makes, or None."""
+        weigher = self.steps[-1].get("ClassWeigher")
+        return None if weigher is None else str(weigher.get("weightCol", "weight"))
+
+    @property
+    def strataCols(self) -> list[str]:
+        """The columns within whose values a step balances."""
+        return [name for step in self.steps for params in step.values() for name in params.get("strataCols", ())]
 
 
 class Learner(Config):
@@ -133,23 +154,38 @@ class Learner(Config):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     name: str = Field(alias="class")
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict, validate_default=True)
 
-    @model_validator(mode="after")
-    def _known(self) -> Learner:
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
         known = {
             name: kind
             for name, kind in vars(classification).items()
             if hasattr(kind, "probabilityCol") and hasattr(kind, "fit") and hasattr(kind, "setParams")
         }
-        if self.name not in known:
-            named = getattr(classification, self.name, None)
+        if name not in known:
+            named = getattr(classification, name, None)
             why = "gives no probabilities" if hasattr(named, "fit") else "is no classifier of pyspark.ml"
-            raise ValueError(f"'{self.name}' {why}{_nearest(self.name, known)}; use one of {_join(known)}")
-        for key in self.params:
-            if not isinstance(getattr(self.kind, key, None), Param):
-                raise ValueError(f"{self.name} has no Param '{key}'{_nearest(key, _params(self.kind))}")
-        return self
+            raise ValueError(f"'{name}' {why}{_nearest(name, known)}; use one of {_join(known)}")
+        return name
+
+    @field_validator("params")
+    @classmethod
+    def _checked(cls, params: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "name" not in info.data:
+            return params
+        kind = getattr(classification, info.data["name"])
+        _check_params(kind, params)
+        if "weightCol" in params:
+            raise ValueError(f"{kind.__name__}.weightCol is set by the job; add a treatment with ClassWeigher instead")
+        for key, value in params.items():
+            try:
+                getattr(kind, key).typeConverter(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{kind.__name__}.{key} is {value!r}: {error}") from None
+        # pyspark's own default is another in every process.
+        return {"seed": 0, **params} if hasattr(kind, "seed") else params
 
     @property
     def kind(self) -> Any:
@@ -198,13 +234,23 @@ class Balance(Config):
             raise ValueError(f"treatments {names} share a name; name each differently")
         if self.output.treatment is not None and self.output.treatment not in names:
             raise ValueError(f"output.treatment '{self.output.treatment}' is none of the treatments {names}")
-        weighing = [treatment.name for treatment in self.treatments if treatment.weighs]
+        weighing = {treatment.name: treatment.weightCol for treatment in self.treatments if treatment.weightCol}
         if weighing and self.learner is not None and not self.learner.weighable:
             why = "ignores weightCol" if hasattr(self.learner.kind, "weightCol") else "has no weightCol"
             raise ValueError(
-                f"learner.class '{self.learner.name}' {why}, but the treatments {weighing} make weights; "
+                f"learner.class '{self.learner.name}' {why}, but the treatments {list(weighing)} make weights; "
                 "use samplers instead, or a learner that heeds weights"
             )
+        roles = [self.columns.label, *self.columns.numeric, *self.columns.categorical, *self.columns.id]
+        lowered = {name.lower() for name in roles}  # Spark takes names that differ in case for the same
+        for name in weighing.values():
+            if name.lower() in lowered:
+                raise ValueError(
+                    f"ClassWeigher.weightCol '{name}' would overwrite that column, which columns gives a role; "
+                    "set weightCol to another name"
+                )
+        if self.split.column is not None and self.split.column.lower() in lowered:
+            raise ValueError(f"split.column '{self.split.column}' has a role in columns too; give each column one")
         return self
 
     @property
@@ -213,12 +259,33 @@ class Balance(Config):
         return self.output.treatment or self.treatments[0].name
 
 
+class Benchmark(Config):
+    """jobs/benchmark.py."""
+
+    name: str = "benchmark"
+    benchmarks: list[str] = Field(min_length=1)
+    rows: int = Field(ge=100)
+    features: int = Field(ge=2)
+    minority: float = Field(gt=0, lt=0.5)
+    seed: int = 0
+    files: int = Field(default=2, ge=1)  # that the rows lie in: a task reads one or more of them
+    runs: int = Field(default=5, ge=1)
+    warmup: int = Field(default=2, ge=0)
+    path: str = "output/benchmark"  # generated rows stay here for the next time
+    output: str | None = None  # a file of this machine that the results are added to
+    master: str = "local[2]"
+    driver_memory: str = "2g"
+    spark: dict[str, str | int | float | bool] = Field(default_factory=dict)
+
+
 def load(path: str, kind: type[C]) -> C:
     """Read a config file; raise one SparkimbError with a sentence for each mistake."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise SparkimbError(f"The config '{path}' cannot be read: {error.strerror}. Check --config.") from None
+    except UnicodeDecodeError:
+        raise SparkimbError(f"The config '{path}' is not text in UTF-8. Check --config.") from None
     try:
         given = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -229,21 +296,46 @@ def load(path: str, kind: type[C]) -> C:
     try:
         return kind.model_validate(given)
     except ValidationError as error:
-        mistakes = [_sentence(mistake, kind) for mistake in error.errors()]
+        mistakes: dict[
+            str, list[Any]
+        ] = {}  # by place: a value of no allowed type is one mistake, not one for each type
+        for mistake in error.errors():
+            mistakes.setdefault(_place(mistake, given), []).append(mistake)
         head = f"The config '{path}' has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:"
-        raise SparkimbError("\n".join([head, *(f"  - {sentence}" for sentence in mistakes)])) from None
+        sentences = [_sentence(place, found, kind) for place, found in mistakes.items()]
+        raise SparkimbError("\n".join([head, *(f"  - {sentence}" for sentence in sentences)])) from None
 
 
-def _sentence(mistake: Any, kind: type[Config]) -> str:
-    place = ".".join(str(part) for part in mistake["loc"])
+def _place(mistake: Any, given: Any) -> str:
+    """Return the path of keys to a mistake, without the names of types that pydantic appends."""
+    place: list[str] = []
+    for part in mistake["loc"]:
+        inside = part in given if isinstance(given, Mapping) else isinstance(given, list) and isinstance(part, int)
+        if inside:
+            given = given[part]
+        elif mistake["type"] != "missing":
+            break
+        place.append(str(part))
+    return ".".join(place)
+
+
+def _sentence(place: str, mistakes: list[Any], kind: type[Config]) -> str:
+    mistake = mistakes[0]
+    if mistake["type"] == "missing":
+        return f"{place} is missing."
     if mistake["type"] == "extra_forbidden":
         known = _keys_at(kind, mistake["loc"][:-1])
         return f"{place} is not a known key{_nearest(str(mistake['loc'][-1]), known)}. Known here: {_join(known)}."
-    if mistake["type"] == "missing":
-        return f"{place} is missing."
+    if mistake["loc"][-1:] == ("[key]",):
+        return f"{place} is not a known key. Known here: {mistake['ctx']['expected']}."
+    if mistake["type"] in ("model_type", "model_attributes_type"):
+        return f"{place} is {mistake['input']!r}. It holds keys: {_join(_keys_at(kind, mistake['loc']))}."
     message = mistake["msg"].removeprefix("Value error, ").rstrip(".")
-    if mistake["type"] in ("value_error", "assertion_error"):
+    if mistake["type"] == "value_error":
         return f"{place + ': ' if place else ''}{message}."
+    kinds = [m["msg"].removeprefix("Input should be a valid ") for m in mistakes]
+    if len(kinds) > 1:
+        return f"{place} is {mistake['input']!r}: it should be of type {', '.join(kinds[:-1])} or {kinds[-1]}."
     return f"{place} is {mistake['input']!r}: {message[0].lower()}{message[1:]}."
 
 
@@ -257,8 +349,18 @@ def _keys_at(kind: Any, place: tuple[Any, ...]) -> list[str]:
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 
-def _params(kind: type[Params]) -> list[str]:
-    return [name for name in dir(kind) if isinstance(getattr(kind, name, None), Param)]
+def _check_params(kind: type[Params], params: Mapping[str, Any]) -> None:
+    """Check that a stage has these Params, and that they are the config's to set."""
+    known = [
+        name
+        for name in inspect.signature(kind).parameters
+        if isinstance(getattr(kind, name, None), Param) and name not in SET_BY_JOB
+    ]
+    for key in params:
+        if key in SET_BY_JOB:
+            raise ValueError(f"{kind.__name__}.{key} is set by the job; leave it out")
+        if key not in known:
+            raise ValueError(f"{kind.__name__} has no Param '{key}'{_nearest(key, known)}")
 
 
 def _nearest(name: str, known: Any) -> str:

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pyspark.sql import SparkSession
+from storage import SPARK_ERRORS
+
+from sparkimb.errors import SparkimbError
 
 DELTA = "io.delta:delta-spark_4.2_2.13:4.4.0"
 DELTA_CONF = {
@@ -23,12 +26,25 @@ def session(name: str, conf: Mapping[str, object], *, delta: bool = False) -> Sp
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else workers take the first python3 on PATH
     builder = SparkSession.builder.appName(name).config("spark.log.level", "ERROR")
+    builder = builder.config("spark.ui.showConsoleProgress", "false")  # the job's own lines say where it is
     if delta:
         for key, value in {**DELTA_CONF, **_delta_jars()}.items():
             builder = builder.config(key, value)
     for key, given in conf.items():
         builder = builder.config(key, str(given).lower() if isinstance(given, bool) else str(given))
     return builder.getOrCreate()
+
+
+def require_source(spark: SparkSession, name: str) -> None:
+    """Check that Spark can read and write a format, before a job finds out when all is computed."""
+    conf = spark._jsparkSession.sessionState().conf()
+    try:
+        spark._jvm.org.apache.spark.sql.execution.datasources.DataSource.lookupDataSource(name, conf)  # type: ignore[union-attr]
+    except SPARK_ERRORS:
+        raise SparkimbError(
+            f"Spark does not know the format '{name}'. Start the job with spark-submit --packages {DELTA}, or with "
+            "sparkimb balance where Spark may fetch packages."
+        ) from None
 
 
 def _delta_jars() -> dict[str, str]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from sparkimb.errors import SparkimbError
+
+# What Spark raises where it knows the Java exception, and where it does not.
+SPARK_ERRORS = (PySparkException, Py4JJavaError)
+RESULT = "manifest.json"  # what tells a directory of results from any other
 
 
 class Storage:
@@ -32,6 +39,17 @@ class Storage:
         system, where = self._at(path)
         return bool(system.exists(where))
 
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory; of a file, its own."""
+        system, where = self._at(path)
+        return [str(status.getPath().getName()) for status in system.listStatus(where)]
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory and those above it."""
+        system, where = self._at(path)
+        if not system.mkdirs(where):
+            raise OSError(f"'{path}' could not be made.")
+
     def delete(self, path: str) -> None:
         """Delete a path and what is under it."""
         system, where = self._at(path)
@@ -53,18 +71,47 @@ class Storage:
             stream.close()
 
 
+def reason(error: BaseException) -> str:
+    """Return what Spark or Java says went wrong, without the stack and in one line."""
+    java = getattr(error, "java_exception", None)
+    said = str(error) if java is None else str(java.getMessage() or java.toString())
+    return re.sub(r" SQLSTATE: \w+$", "", said.strip().split("\n")[0].strip()).rstrip(".")
+
+
 @contextmanager
-def written_aside(storage: Storage, path: str, *, overwrite: bool) -> Iterator[str]:
+def written_aside(storage: Storage, path: str, *, overwrite: bool, source: str | None = None) -> Iterator[str]:
     """Yield a directory to write into, and give it its name when all is written.
 
-    A run that dies leaves `<path>.incomplete`, which the next run removes, and an older result as it was.
+    The last file to be written is RESULT.  A run that fails leaves an older result as it was; one that is killed leaves
+    `<path>.incomplete` besides, which the next run removes.  Where renaming copies, as on object stores, a run that is
+    killed in that instant leaves some of the files.  A path that touches `source`, the rows read, is refused.
     """
-    path = path.rstrip("/")
-    aside, replaced = f"{path}.incomplete", f"{path}.replaced"
-    if storage.exists(path) and not overwrite:
-        raise SparkimbError(f"output.path '{path}' exists. Name another, or set output.overwrite to true.")
-    storage.delete(aside)
-    yield aside
+    try:
+        path = storage.qualified(path)
+        read = storage.qualified(source) if source is not None else None
+        if read is not None and (f"{read}/".startswith(f"{path}/") or f"{path}/".startswith(f"{read}/")):
+            raise SparkimbError(f"output.path '{path}' and input.path '{read}' lie one in the other. Part them.")
+        aside, replaced = f"{path}.incomplete", f"{path}.replaced"
+        if storage.exists(replaced) and not storage.exists(path):
+            storage.rename(replaced, path)  # killed between the two renames below
+        if storage.exists(path):
+            if not overwrite:
+                raise SparkimbError(f"output.path '{path}' exists. Name another, or set output.overwrite to true.")
+            if RESULT not in storage.names(path) and storage.names(path):
+                raise SparkimbError(
+                    f"output.path '{path}' exists and holds no {RESULT}, so it is no earlier result to overwrite. "
+                    "Name another path, or remove that one."
+                )
+        storage.delete(aside)
+        storage.make_directory(aside)
+    except (*SPARK_ERRORS, OSError) as error:
+        raise SparkimbError(f"output.path '{path}' cannot be written: {reason(error)}. Name another.") from None
+    try:
+        yield aside
+    except BaseException:
+        with suppress(Exception):  # whatever stopped the run is the news
+            storage.delete(aside)
+        raise
     if storage.exists(path):
         storage.delete(replaced)
         storage.rename(path, replaced)

@@ -34,7 +34,7 @@ def choose_draws(
         elif size == sum(histogram.values()):
             chosen[group], left[group] = ALL_DRAWS, {}
         elif (taken := intervals_with_total(histogram, size)) is not None:
-            chosen[group], left[group] = DrawSet.union(taken), _without(histogram, taken)
+            chosen[group], left[group] = _spanning(histogram, taken), _without(histogram, taken)
         else:
             unsolved[group] = interval_to_split(histogram, size)
     if unsolved:
@@ -42,10 +42,21 @@ def choose_draws(
         draws = draws_in(dataset, labelCol=labelCol, strataCols=strataCols, draw=draw, intervals=split)
         for group, (whole, (low, high), rows) in unsolved.items():
             bound, found = cut_below(draws[group], rows, (low, high))
-            chosen[group] = DrawSet.union([*whole, (low, bound)])
+            chosen[group] = DrawSet.union([(whole[0][0] if whole else low, bound)])
             left[group] = _without(histograms[group], [*whole, (low, high)])
             left[group][bound, high] = histograms[group][low, high] - found
     return chosen, left
+
+
+def _spanning(histogram: Histogram, taken: Sequence[Interval]) -> DrawSet:
+    """Join the intervals taken that have none but empty ones between them: each one less makes a shorter filter."""
+    joined: list[Interval] = []
+    in_a_row = False
+    for low, high in sorted(histogram):
+        if (low, high) in taken:
+            joined = [*joined[:-1], (joined[-1][0], high)] if in_a_row else [*joined, (low, high)]
+        in_a_row = (low, high) in taken
+    return DrawSet.union(joined)
 
 
 def _without(histogram: Histogram, taken: Sequence[Interval]) -> Histogram:

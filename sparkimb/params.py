@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from pyspark.ml.param import Param, Params
 
 from sparkimb.errors import SparkimbError
 from sparkimb.strategy import WORDS
+
+P = TypeVar("P", bound="CheckedParams")
 
 
 def _plain(value: Any) -> Any:
@@ -126,7 +128,7 @@ class CheckedParams(Params):
                 raise kind(f"{type(self).__name__}.{error}") from None
         return self
 
-    def setParams(self, **kwargs: Any) -> CheckedParams:
+    def setParams(self: P, **kwargs: Any) -> P:
         """Set Params by name."""
         unknown = [name for name in kwargs if not self.hasParam(name)]
         if unknown:
@@ -231,3 +233,10 @@ class HasFeatures(CheckedParams):
         """Return categoricalCols, or None."""
         value: list[str] | None = self._optional(self.categoricalCols)
         return value
+
+    def _feature_columns(self) -> dict[str, list[str] | None]:
+        """Return the columns that hold features, by the Params that name them."""
+        inputs, categorical = self.getInputCols(), self.getCategoricalCols()
+        if inputs or categorical:
+            return {"inputCols": inputs, "categoricalCols": categorical}
+        return {"featuresCol": [self.getFeaturesCol()]}

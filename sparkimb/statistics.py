@@ -105,7 +105,13 @@ def draws_in(
         .agg(F.count(F.lit(1)).alias("rows"))
     )
     found: dict[Group, dict[float, int]] = {group: {} for group in intervals}
-    for row in counted.limit(MAX_DRAWS).collect():
+    rows = counted.limit(MAX_DRAWS + 1).collect()
+    if len(rows) > MAX_DRAWS:
+        raise SparkimbError(
+            f"labelCol '{labelCol}' has classes too large to be divided exactly: to split their buckets takes over "
+            f"{MAX_DRAWS:,} draws. Thin out the largest classes first, with dataset.sample."
+        )
+    for row in rows:
         found[(row[0], tuple(row[1:-2]))][row[-2]] = row[-1]
     return found
 

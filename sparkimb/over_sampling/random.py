@@ -123,7 +123,7 @@ class RandomOverSampler(_Params, Sampler["RandomOverSamplerModel"]):
         self.setParams(**self._input_kwargs)
 
     def _fit(self, dataset: DataFrame) -> RandomOverSamplerModel:
-        self._check_schema(dataset)
+        self._check_schema(dataset, **self._feature_columns())
         self._check_outputs(dataset)
         features = self._features(dataset)
         keyCols = self.getIdCols() or dataset.columns
@@ -174,7 +174,8 @@ class RandomOverSampler(_Params, Sampler["RandomOverSamplerModel"]):
                 )
             d = len(deviations)
             bandwidth = (4.0 / ((d + 2) * counts[group])) ** (1.0 / (d + 4))
-            scales[group] = [self.getShrinkage() * bandwidth * deviation for deviation in deviations]
+            # Six digits: the last digits of a deviation move with the partitions, and the rows made must not.
+            scales[group] = [float(f"{self.getShrinkage() * bandwidth * deviation:.6g}") for deviation in deviations]
         return scales
 
 
@@ -186,7 +187,7 @@ class RandomOverSamplerModel(_Params, SamplerModel):
 
     def resample(self, dataset: DataFrame) -> DataFrame:
         """Repeat rows: one pass.  Works on a streaming DataFrame."""
-        require_columns(dataset, labelCol=self.getLabelCol(), idCols=self.keyCols)
+        require_columns(dataset, labelCol=self.getLabelCol(), idCols=self.keyCols, **self._feature_columns())
         self._check_outputs(dataset)
         features = self._features(dataset)
         key = row_key(dataset, self.keyCols)
@@ -199,23 +200,29 @@ class RandomOverSamplerModel(_Params, SamplerModel):
         last = self._by_label(times, F.lit(1)) - 1
         repeated = dataset.select("*", F.explode(F.sequence(F.lit(0), last)).alias(copy))
         made = F.col(copy) > 0
-        columns = [self._output(dataset, name, features, [*key, F.col(copy)], made) for name in dataset.columns]
+        outputs = {name: self._output(dataset, name, features, [*key, F.col(copy)], made) for name in dataset.columns}
         if (synthetic := self.getSyntheticCol()) is not None:
-            columns.append(made.alias(synthetic))
+            outputs[synthetic] = made
         if (lineage := self.getLineageCol()) is not None:
-            columns.append(F.when(made, self._lineage(dataset)).alias(lineage))
-        return repeated.select(*columns)
+            outputs[lineage] = F.when(made, self._lineage(dataset))
+        # Names come last: inside a lambda, Spark takes a name for the column made here rather than for the one read.
+        metadata = {field.name: field.metadata for field in dataset.schema}
+        unnamed = [
+            value.alias(temporary_name(dataset, f"output{i}"), metadata=metadata.get(name, {}))
+            for i, (name, value) in enumerate(outputs.items())
+        ]
+        return repeated.select(*unnamed).toDF(*outputs)
 
     def _output(self, dataset: DataFrame, name: str, features: Features, key: list[Column], made: Column) -> Column:
         value = column(name)
         if name == self.getValidationIndicatorCol():
-            return F.when(made, False).otherwise(value).alias(name)
+            return F.when(made, False).otherwise(value)
         if name not in features.names and name != self.getLabelCol():
-            return F.when(~made, value).alias(name)
+            return F.when(~made, value)
         if not self.scales or name not in features.numeric:
             return value
         noisy = {label: self._noisy(dataset, name, features, key, scales) for label, scales in self.scales.items()}
-        return F.when(made, self._by_label(noisy, value)).otherwise(value).alias(name)
+        return F.when(made, self._by_label(noisy, value)).otherwise(value)
 
     def _noisy(
         self, dataset: DataFrame, name: str, features: Features, key: list[Column], scales: Sequence[float]

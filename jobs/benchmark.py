@@ -1,0 +1,404 @@
+"""Measure speed: contestants run in turn on the same rows, and each benchmark prints one line of JSON.
+
+spark-submit jobs/benchmark.py --config conf/benchmark/demo.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from threading import Event, Thread
+from typing import Annotated, Any, TypeAlias
+
+import pyspark
+import typer
+from config import Benchmark, load
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from rich.console import Console
+from rich.table import Table
+from session import session
+from storage import Storage
+
+import sparkimb
+from sparkimb import ClassWeigher, RandomOverSampler, RandomUnderSampler
+from sparkimb.datasets import blobs
+from sparkimb.errors import SparkimbError
+
+Work: TypeAlias = Callable[[], object]
+
+SAMPLE_SECONDS = 0.2  # between looks at resident memory; a look takes a few milliseconds
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+console = Console(stderr=True)  # stdout is for the lines of JSON
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A subject and its baselines, each a function that does all of its work anew.
+
+    The target is the highest ratio wanted of the subject to the first baseline, in CPU seconds.
+    """
+
+    subject: Work
+    baselines: Mapping[str, Work]
+    target: float
+    rows_in: int
+    rows_out: int
+
+    @property
+    def contestants(self) -> dict[str, Work]:
+        """All of them by name, in the order they run."""
+        return {"subject": self.subject, **self.baselines}
+
+
+class Ground:
+    """Where contests take place: a session, one generated data set, and a place to write that is cleared each time."""
+
+    def __init__(self, config: Benchmark, spark: SparkSession) -> None:
+        self.spark = spark
+        self.storage = Storage(spark)
+        self.processes = Processes(spark)
+        name = f"blobs-{config.rows}x{config.features}-{config.minority}-{config.seed}-{config.files}"
+        self.rows_in = config.rows
+        self.source = f"{config.path}/{name}"
+        self.peer = f"{config.path}/{name}-peer"
+        self._out = f"{config.path}/{name}-out"
+        if not self.storage.exists(f"{self.source}/_SUCCESS"):
+            self._generate(config)
+
+    def _generate(self, config: Benchmark) -> None:
+        made = blobs(
+            self.spark,
+            config.rows,
+            minority=config.minority,
+            features=config.features,
+            seed=config.seed,
+            partitions=config.files,
+        )
+        floats = [F.col(f"f{i}").cast("float") for i in range(config.features)]
+        made.select("id", "label", *floats).write.mode("overwrite").parquet(self.source)
+
+    def read(self) -> DataFrame:
+        """Return the generated rows: `id` (bigint), `label` (int, 1 for the minority) and floats `f0`, `f1`, ..."""
+        return self.spark.read.parquet(self.source)
+
+    def write(self, dataset: DataFrame) -> None:
+        """Write to where nothing is kept."""
+        dataset.write.parquet(self._out)
+
+    def copy(self, path: str) -> None:
+        """Copy rows as Spark does it: the floor for whatever reads and writes them."""
+        self.write(self.spark.read.parquet(path))
+
+    def keep_for_copying(self, dataset: DataFrame) -> None:
+        """Write to where `peer` says, for a baseline that copies the subject's output: same rows, same files."""
+        dataset.write.mode("overwrite").parquet(self.peer)
+
+    def tidy(self) -> None:
+        """Delete what was written, and collect garbage, which is else collected on the next contestant's time."""
+        self.storage.delete(self._out)
+        self.spark._jvm.System.gc()  # type: ignore[union-attr]
+
+
+def under_sampling(ground: Ground) -> Contest:
+    """RandomUnderSampler 1:1, resample and write, against a copy of the rows it reads."""
+    model = RandomUnderSampler(idCols=["id"]).fit(ground.read())
+    check_without_python(model.resample(ground.read()))
+    return Contest(
+        subject=lambda: ground.write(model.resample(ground.read())),
+        baselines={"copy": lambda: ground.copy(ground.source)},
+        target=1.1,
+        rows_in=ground.rows_in,
+        rows_out=model.resample(ground.read()).count(),
+    )
+
+
+def class_weights(ground: Ground) -> Contest:
+    """ClassWeigher, transform and write, against a copy of the rows."""
+    model = ClassWeigher().fit(ground.read())
+    check_without_python(model.transform(ground.read()))
+    return Contest(
+        subject=lambda: ground.write(model.transform(ground.read())),
+        baselines={"copy": lambda: ground.copy(ground.source)},
+        target=1.1,
+        rows_in=ground.rows_in,
+        rows_out=model.transform(ground.read()).count(),
+    )
+
+
+def fit(ground: Ground) -> Contest:
+    """RandomUnderSampler's fit, which counts and finds the exact threshold, against a scan of the same two columns.
+
+    A scan must hand over every value, or Parquet's footers would answer: to a writer that drops rows (noop), or to a
+    maximum, which is computed beside the decoding and forms no row, so it is the harder floor.
+    """
+
+    def columns() -> DataFrame:
+        return ground.read().select("label", "id")
+
+    sampler = RandomUnderSampler(idCols=["id"])
+    return Contest(
+        subject=lambda: sampler.fit(ground.read()),
+        baselines={
+            "scan": lambda: columns().write.format("noop").mode("overwrite").save(),
+            "scan for maxima": lambda: columns().agg(F.max("label"), F.max("id")).collect(),
+        },
+        target=1.3,
+        rows_in=ground.rows_in,
+        rows_out=0,
+    )
+
+
+def over_sampling(ground: Ground) -> Contest:
+    """RandomOverSampler 1:1, resample and write, against a copy of the rows it writes."""
+    inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
+    model = RandomOverSampler(inputCols=inputCols, idCols=["id"]).fit(ground.read())
+    check_without_python(model.resample(ground.read()))
+    ground.keep_for_copying(model.resample(ground.read()))
+    return Contest(
+        subject=lambda: ground.write(model.resample(ground.read())),
+        baselines={"copy": lambda: ground.copy(ground.peer)},
+        target=1.15,
+        rows_in=ground.rows_in,
+        rows_out=ground.spark.read.parquet(ground.peer).count(),
+    )
+
+
+CONTESTS: dict[str, Callable[[Ground], Contest]] = {
+    contest.__name__: contest for contest in (under_sampling, class_weights, fit, over_sampling)
+}
+
+
+def python_nodes(dataset: DataFrame) -> list[str]:
+    """Return the names of the physical plan's nodes that pass rows through Python."""
+    plan = dataset._jdf.queryExecution().executedPlan().toString()
+    names = re.findall(r"^[\s:+*-]*(?:\(\d+\) )?(\w+)", plan, flags=re.MULTILINE)
+    return [name for name in names if re.search("Python|Pandas|InArrow", name)]
+
+
+def check_without_python(dataset: DataFrame) -> None:
+    """Fail where rows would pass through Python, however fast that was."""
+    found = python_nodes(dataset)
+    assert not found, f"rows pass through Python in {found}"
+
+
+@dataclass(frozen=True)
+class Stat:
+    """What Linux tells of a process: ticks of CPU time, those of children that have ended included; resident pages."""
+
+    name: str
+    ticks: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one run took: seconds, CPU seconds, and the largest memory seen resident, of the JVM and of its workers."""
+
+    wall: float
+    cpu: float
+    jvm_bytes: int
+    python_bytes: int
+
+
+class Processes:
+    """This process, Spark's JVM, and all their descendants, as Linux (and no other system) shows them in /proc."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self.driver = os.getpid()
+        # A child of this process, or its parent under spark-submit.
+        self.jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())  # type: ignore[union-attr]
+
+    def spent_by(self, work: Work) -> Spent:
+        """Run, and return what it took.
+
+        CPU seconds count everything in the JVM: garbage collection and compilation too.  Memory is sampled.  The JVM
+        keeps the memory it once had, so of that only a rise says something.  What Python's workers share with their
+        parent is counted for each of them.
+        """
+        peaks = {"jvm": 0, "python": 0}
+        done = Event()
+
+        def watch() -> None:
+            while not done.wait(SAMPLE_SECONDS):
+                stats = self._stats()
+                peaks["jvm"] = max(peaks["jvm"], stats[self.jvm].pages)
+                # By name: a JVM about to start another program shows for an instant as a second one of its size.
+                workers = [stat for pid, stat in stats.items() if pid != self.driver and "python" in stat.name]
+                peaks["python"] = max(peaks["python"], sum(worker.pages for worker in workers))
+
+        watcher = Thread(target=watch, daemon=True)
+        watcher.start()
+        cpu, began = self._cpu_seconds(), time.perf_counter()
+        work()
+        wall, cpu = time.perf_counter() - began, self._cpu_seconds() - cpu
+        done.set()
+        watcher.join()
+        return Spent(wall, cpu, peaks["jvm"] * PAGE_BYTES, peaks["python"] * PAGE_BYTES)
+
+    def _cpu_seconds(self) -> float:
+        return sum(stat.ticks for stat in self._stats().values()) / TICKS_PER_SECOND
+
+    def _stats(self) -> dict[int, Stat]:
+        stats: dict[int, Stat] = {}
+        children: dict[int, list[int]] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                # See man 5 proc: a number, a name in brackets that may hold anything, and fields numbered from 3.
+                name, _, rest = (folder / "stat").read_text().rpartition(")")
+            except (FileNotFoundError, ProcessLookupError):  # it has just ended
+                continue
+            pid, fields = int(folder.name), rest.split()
+            stats[pid] = Stat(name.partition("(")[2], sum(int(ticks) for ticks in fields[11:15]), int(fields[21]))
+            children.setdefault(int(fields[1]), []).append(pid)
+        ours, queue = set(), [self.driver, self.jvm]
+        while queue:
+            pid = queue.pop()
+            if pid not in ours:
+                ours.add(pid)
+                queue += children.get(pid, [])
+        return {pid: stats[pid] for pid in ours}
+
+
+def measure(contest: Contest, ground: Ground, *, runs: int, warmup: int) -> dict[str, list[Spent]]:
+    """Run all contestants in turn, again and again, and return what each run took but for the first, which warm up."""
+    spent: dict[str, list[Spent]] = {name: [] for name in contest.contestants}
+    ground.tidy()
+    for i in range(warmup + runs):
+        for name, work in contest.contestants.items():
+            took = ground.processes.spent_by(work)
+            ground.tidy()
+            if i >= warmup:
+                spent[name].append(took)
+    return spent
+
+
+def results(contest: Contest, spent: Mapping[str, Sequence[Spent]]) -> dict[str, Any]:
+    """Put in plain values what was measured."""
+    cpu = {name: [run.cpu for run in runs] for name, runs in spent.items()}
+    wall = {name: [run.wall for run in runs] for name, runs in spent.items()}
+    return {
+        "rows_in": contest.rows_in,
+        "rows_out": contest.rows_out,
+        "target": contest.target,
+        "ratios": {
+            name: {"cpu": ratios(cpu["subject"], cpu[name]), "wall": ratios(wall["subject"], wall[name])}
+            for name in contest.baselines
+        },
+        "contestants": {
+            name: {
+                "cpu_seconds": [round(seconds, 2) for seconds in cpu[name]],
+                "wall_seconds": [round(seconds, 3) for seconds in wall[name]],
+                "peak_jvm_mb": max(run.jvm_bytes for run in runs) // 2**20,
+                "peak_python_mb": max(run.python_bytes for run in runs) // 2**20,
+            }
+            for name, runs in spent.items()
+        },
+    }
+
+
+def ratios(subject: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """Compare runs: the ratio of medians, and the median ratio of runs that followed each other."""
+    pairs = [s / b for s, b in zip(subject, baseline, strict=True)]
+    return {"of_medians": round(median(subject) / median(baseline), 3), "of_pairs": round(median(pairs), 3)}
+
+
+def circumstances(config: Benchmark, spark: SparkSession) -> dict[str, Any]:
+    """Return what a reader needs to know to repeat a run."""
+    java = spark._jvm.System  # type: ignore[union-attr]
+    return {
+        "config": config.name,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "revision": revision(),
+        "versions": {
+            "sparkimb": sparkimb.__version__,
+            "pyspark": pyspark.__version__,
+            "java": java.getProperty("java.version"),
+            "python": platform.python_version(),
+        },
+        "master": spark.conf.get("spark.master"),
+        "cores": spark.sparkContext.defaultParallelism,
+        "runs": config.runs,
+        "warmup": config.warmup,
+        "features": config.features,
+        "minority": config.minority,
+    }
+
+
+def revision() -> str | None:
+    """Return git's revision of the checkout, marked where files have changed since; None outside of one."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        told = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.stdout.strip()
+
+
+def run(config: Benchmark, spark: SparkSession) -> list[dict[str, Any]]:
+    """Run the benchmarks of a config; print and return what each of them found."""
+    ground = Ground(config, spark)
+    found = []
+    for name in config.benchmarks:
+        with console.status(f"{name} ..."):
+            contest = CONTESTS[name](ground)
+            spent = measure(contest, ground, runs=config.runs, warmup=config.warmup)
+        result = {"benchmark": name, **results(contest, spent), **circumstances(config, spark)}
+        line = json.dumps(result) + "\n"
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        if config.output is not None:
+            Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+            with open(config.output, "a", encoding="utf-8") as file:
+                file.write(line)
+        found.append(result)
+    ground.storage.delete(ground.peer)
+    return found
+
+
+def print_table(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print the ratios for people."""
+    table = Table(title="Subject to baseline, median of pairs", title_justify="left")
+    for heading in ("benchmark", "baseline", "CPU", "target", "wall"):
+        table.add_column(heading, justify="left" if heading in ("benchmark", "baseline") else "right")
+    for result in found:
+        for i, (name, ratio) in enumerate(result["ratios"].items()):
+            target = f"{result['target']:.2f}" if i == 0 else ""
+            figures = [f"{ratio['cpu']['of_pairs']:.2f}", target, f"{ratio['wall']['of_pairs']:.2f}"]
+            table.add_row(result["benchmark"] if i == 0 else "", name, *figures)
+    console.print(table)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check that every benchmark named is one."""
+    unknown = [name for name in names if name not in CONTESTS]
+    if unknown:
+        raise SparkimbError(f"benchmarks {unknown} are not known. Known are {', '.join(CONTESTS)}.")
+
+
+def main(config: Annotated[str, typer.Option(help="A YAML file: see conf/benchmark/.")]) -> None:
+    """Measure what a config asks for."""
+    try:
+        given = load(config, Benchmark)
+        check_names(given.benchmarks)
+        settings = {"spark.master": given.master, "spark.driver.memory": given.driver_memory, **given.spark}
+        print_table(run(given, session(f"sparkimb benchmark {given.name}", settings)))
+    except SparkimbError as error:
+        console.print(str(error), style="red", soft_wrap=True, highlight=False, markup=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,71 @@
+"""Every sampler keeps the contract of `sparkimb.testing`, and none is left out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pkgutil
+from typing import Any
+
+import pytest
+from conftest import CONNECT
+from pyspark.sql import SparkSession
+
+import sparkimb
+from sparkimb.base import Sampler
+from sparkimb.testing import CHECKS, Check, all_samplers, example, skip_reason
+
+
+def shown(sampler: Sampler[Any]) -> str:
+    set_params = [p.name for p in sampler.params if sampler.isSet(p)]
+    return "-".join([type(sampler).__name__, *set_params])
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("sampler", all_samplers(), ids=shown)
+def test_contract(sampler: Sampler[Any], check: Check, spark: SparkSession) -> None:
+    if (reason := skip_reason(check, sampler)) is not None:
+        pytest.skip(reason)
+    check(sampler.copy(), spark)
+
+
+def test_every_public_sampler_is_checked() -> None:
+    for module in pkgutil.walk_packages(sparkimb.__path__, "sparkimb."):
+        with contextlib.suppress(ImportError):  # of an extra that is not installed here
+            importlib.import_module(module.name)
+    public = {cls for cls in _subclasses(Sampler) if cls.__module__.startswith("sparkimb.") and cls.__name__[0] != "_"}
+    assert public == {type(sampler) for sampler in all_samplers()}
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {cls} - {Sampler} | {found for sub in cls.__subclasses__() for found in _subclasses(sub)}
+
+
+ACTIONS_OF_FIT = {  # one count; one to warn of duplicates without idCols; one for the spread of noise
+    "RandomUnderSampler-idCols": 1,
+    "RandomUnderSampler": 2,
+    "RandomUnderSampler-strataCols-idCols": 1,
+    "RandomOverSampler-idCols": 1,
+    "RandomOverSampler": 2,
+    "RandomOverSampler-shrinkage-idCols": 2,
+    "RandomOverSampler-shrinkage-categoricalCols-inputCols-idCols": 2,
+}
+
+
+@pytest.mark.skipif(CONNECT, reason="a client does not see the server's list of actions")
+@pytest.mark.parametrize("sampler", all_samplers(), ids=shown)
+def test_fit_runs_the_actions_it_documents_and_resample_none(sampler: Sampler[Any], spark: SparkSession) -> None:
+    def actions() -> int:
+        spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
+        return int(spark._jsparkSession.sharedState().statusStore().executionsCount())
+
+    dataset = example(spark, {"common": 400, "rare": 200})
+    started = actions()
+    model = sampler.fit(dataset)
+    fitted = actions()
+    out = model.resample(dataset)
+    assert out.schema
+    assert actions() == fitted
+    known = {frozenset(name.split("-")): n for name, n in ACTIONS_OF_FIT.items()}
+    assert fitted - started == known[frozenset(shown(sampler).split("-"))]
+    assert spark.sparkContext._jsc.getPersistentRDDs().isEmpty()

@@ -1,0 +1,216 @@
+"""A fitted pipeline scores what it is given, loads without sparkimb, and is validated on rows that nobody touched."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare import rows
+from conftest import CONNECT
+from pyspark.ml import Estimator, Model, PipelineModel
+from pyspark.ml import Pipeline as SparkPipeline
+from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.evaluation import BinaryClassificationEvaluator, Evaluator
+from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationSplit
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkimb import ClassWeigher, Pipeline, RandomOverSampler, RandomUnderSampler, SparkimbError, class_counts
+from sparkimb.testing import example
+
+COUNTS = {0.0: 120, 1.0: 24}
+
+
+class Recorder(Estimator[Any]):
+    """Keeps the rows that it is fitted on, and learns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fitted: list[DataFrame] = []  # shared with copies
+
+    def _fit(self, dataset: DataFrame) -> Model:
+        self.fitted.append(dataset)
+        return Identity()
+
+
+class Identity(Model):
+    def _transform(self, dataset: DataFrame) -> DataFrame:
+        return dataset
+
+
+class RecordingEvaluator(Evaluator):
+    """Keeps the rows that it evaluates while they are there, as CrossValidator drops its caches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evaluated: list[list[int]] = []
+
+    def _evaluate(self, dataset: DataFrame) -> float:
+        self.evaluated.append(sorted(row["id"] for row in dataset.select("id").collect()))
+        return 0.0
+
+
+@pytest.fixture(scope="module")
+def train(spark: SparkSession) -> DataFrame:
+    return example(spark, COUNTS).drop("features")
+
+
+def learner() -> list[Any]:
+    return [VectorAssembler(inputCols=["f0", "f1"], outputCol="features"), LogisticRegression(maxIter=2)]
+
+
+def fit_quietly(validator: Any, dataset: DataFrame) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # pyspark leaves its pool of threads open
+        model = validator.fit(dataset)
+        gc.collect()
+        return model
+
+
+def test_samplers_and_weighers_act_on_training_rows_only(train: DataFrame) -> None:
+    under, over, weigher, recorder = (
+        RandomUnderSampler(samplingStrategy=0.5),
+        RandomOverSampler(),
+        ClassWeigher(),
+        Recorder(),
+    )
+    over.setParams(inputCols=["f0", "f1"])
+    stages = [under, over, weigher, recorder]
+    model = Pipeline(stages=stages).fit(train)
+    assert type(model) is PipelineModel
+    assert [type(stage) for stage in model.stages] == [Identity]
+    assert stages == [under, over, weigher, recorder], "the caller's list is as it was"
+    [fitted] = recorder.fitted
+    assert class_counts(fitted) == {0.0: 48, 1.0: 48}
+    assert fitted.columns == [*train.columns, "weight"]
+    assert rows(model.transform(train)) == rows(train)
+
+
+def test_a_model_is_that_of_the_same_steps_by_hand(train: DataFrame) -> None:
+    assembler, regression = learner()
+    sampler = RandomUnderSampler(idCols=["id"], seed=4)
+    model = Pipeline(stages=[assembler, sampler, regression]).fit(train)
+    by_hand = regression.fit(sampler.fitResample(assembler.transform(train)))
+    assert model.stages[1].coefficients.toArray() == pytest.approx(by_hand.coefficients.toArray(), rel=1e-9)
+
+
+def test_pipelines_can_be_nested_either_way(train: DataFrame) -> None:
+    assembler, regression = learner()
+    inner = Pipeline(stages=[RandomUnderSampler(idCols=["id"]), regression])
+    for outer in (Pipeline(stages=[assembler, inner]), SparkPipeline(stages=[assembler, inner])):
+        assert outer.fit(train).transform(train).count() == train.count()
+
+
+@pytest.mark.parametrize(
+    "last", [RandomUnderSampler(), RandomOverSampler(), ClassWeigher()], ids=lambda s: type(s).__name__
+)
+def test_a_sampler_that_would_train_nothing_is_refused_before_any_job(train: DataFrame, last: Any) -> None:
+    unreadable = train.where(F.raise_error(F.lit("read")).cast("boolean"))
+    with pytest.raises(SparkimbError, match=rf"stages\[2\] is a {type(last).__name__}, and no estimator follows"):
+        Pipeline(stages=[Recorder(), Identity(), last]).fit(unreadable)
+    with pytest.raises(TypeError, match=r"stages\[0\] is a str"):
+        Pipeline(stages=["sampler", last]).fit(unreadable)
+
+
+def test_train_validation_split_evaluates_natural_rows(train: DataFrame) -> None:
+    sampler, recorder, evaluator = RandomUnderSampler(idCols=["id"]), Recorder(), RecordingEvaluator()
+    grid = ParamGridBuilder().addGrid(sampler.samplingStrategy, [0.5, {0.0: 30}]).addGrid(sampler.seed, [0, 1]).build()
+    split = TrainValidationSplit(
+        estimator=Pipeline(stages=[sampler, recorder]), estimatorParamMaps=grid, evaluator=evaluator, seed=1
+    )
+    fit_quietly(split, train)
+    assert len(evaluator.evaluated) == 4
+    validation = evaluator.evaluated[0]
+    assert all(ids == validation for ids in evaluator.evaluated), "each candidate is judged on the same rows"
+    majority = sum(i < 120 for i in validation)
+    assert len(validation) > 20
+    assert majority / len(validation) == pytest.approx(120 / 144, abs=0.12), "and they are not balanced"
+    assert len(recorder.fitted) == 5
+
+
+def test_grids_choose_sampler_params_by_natural_rows(train: DataFrame) -> None:
+    assembler, regression = learner()
+    sampler = RandomUnderSampler(idCols=["id"])
+    grid = ParamGridBuilder().addGrid(sampler.samplingStrategy, [0.3, 1.0]).build()
+    validator = CrossValidator(
+        estimator=Pipeline(stages=[assembler, sampler, regression]),
+        estimatorParamMaps=grid,
+        evaluator=BinaryClassificationEvaluator(),
+        numFolds=2,
+        parallelism=2,
+    )
+    model = fit_quietly(validator, train)
+    assert len(model.avgMetrics) == 2
+    assert [type(stage) for stage in model.bestModel.stages] == [
+        VectorAssembler,
+        type(regression.fit(assembler.transform(train))),
+    ]
+
+
+def test_pipeline_and_validator_come_back_from_disk(train: DataFrame, tmp_path: Path) -> None:
+    assembler, regression = learner()
+    sampler = RandomUnderSampler(idCols=["id"], samplingStrategy={0.0: 40})
+    pipeline = Pipeline(stages=[assembler, sampler, regression])
+    for _ in range(2):
+        pipeline.write().overwrite().save(str(tmp_path / "pipeline"))
+    loaded = Pipeline.load(str(tmp_path / "pipeline"))
+    assert type(loaded) is Pipeline
+    assert loaded.uid == pipeline.uid
+    assert [stage.uid for stage in loaded.getStages()] == [stage.uid for stage in pipeline.getStages()]
+    assert loaded.getStages()[1].getSamplingStrategy() == {"0.0": 40}
+
+    grid = ParamGridBuilder().addGrid(sampler.seed, [0, 5]).build()
+    validator = CrossValidator(
+        estimator=pipeline, estimatorParamMaps=grid, evaluator=BinaryClassificationEvaluator(), numFolds=2
+    )
+    for _ in range(2):
+        validator.write().overwrite().save(str(tmp_path / "validator"))
+    again = CrossValidator.load(str(tmp_path / "validator"))
+    assert type(again.getEstimator()) is Pipeline
+    assert [{p.name: v for p, v in params.items()} for params in again.getEstimatorParamMaps()] == [
+        {"seed": 0},
+        {"seed": 5},
+    ]
+    model = fit_quietly(again, train)
+    model.bestModel.write().overwrite().save(str(tmp_path / "best"))
+    best = PipelineModel.load(str(tmp_path / "best"))
+    assert rows(best.transform(train).select("prediction")) == rows(
+        model.bestModel.transform(train).select("prediction")
+    )
+
+
+def test_plain_pipelines_hold_samplers_on_disk_but_do_not_fit(train: DataFrame, tmp_path: Path) -> None:
+    SparkPipeline(stages=[RandomUnderSampler(), LogisticRegression()]).write().save(str(tmp_path / "plain"))
+    loaded = SparkPipeline.load(str(tmp_path / "plain"))
+    with pytest.raises(SparkimbError, match=r"RandomUnderSampler .*sparkimb\.Pipeline"):
+        loaded.fit(train)
+
+
+@pytest.mark.skipif(CONNECT, reason="the fitted model is the same; one session in a second process is enough")
+def test_a_fitted_pipeline_loads_where_sparkimb_is_not_installed(train: DataFrame, tmp_path: Path) -> None:
+    assembler, regression = learner()
+    weighted = regression.copy().setWeightCol("weight")
+    stages = [assembler, RandomUnderSampler(samplingStrategy=0.5, idCols=["id"]), ClassWeigher(), weighted]
+    model = Pipeline(stages=stages).fit(train)
+    model.write().save(str(tmp_path / "model"))
+    train.write.parquet(str(tmp_path / "rows"))
+    for file in tmp_path.joinpath("model").rglob("*"):
+        assert not file.is_file() or b"sparkimb" not in file.read_bytes(), file
+    code = f"""
+import sys
+sys.modules["sparkimb"] = None  # what an import finds where it is not installed
+from pyspark.ml import PipelineModel
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.master("local[1]").getOrCreate()
+scored = PipelineModel.load({str(tmp_path / "model")!r}).transform(spark.read.parquet({str(tmp_path / "rows")!r}))
+print(scored.count(), scored.select("prediction").distinct().count())
+"""
+    run = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, timeout=240)
+    assert run.stdout.split() == ["144", "2"], run.stderr
