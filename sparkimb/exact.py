@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
 
-from sparkimb.draws import ALL_DRAWS, NO_DRAWS, DrawSet, Interval, cut_below, interval_to_split, intervals_with_total
+from sparkimb.draws import ALL_DRAWS, DrawSet, Interval, cut_below, fill
 from sparkimb.statistics import Group, Histogram, draws_in
 
 
@@ -21,38 +21,40 @@ def choose_draws(
 ) -> tuple[dict[Group, DrawSet], dict[Group, Histogram]]:
     """Choose for each group the draws to take, so that its size is met; return them and the histograms of what is left.
 
-    No job where whole buckets add up, as they do but for groups of a few rows; else one job, which splits buckets.
-    The rows taken differ from the size only where rows share a draw, which rows with ids of their own do not.
+    No job where whole buckets add up; else one job, which looks at the few draws of one small bucket in each group
+    where they do not.  The rows taken differ from the size only where rows share a draw, which rows with ids of their
+    own do not.  A set may also cover draws that no row of its histogram has, so when what is left is divided again, the
+    first set that holds a row's draw is the row's.
     """
+    filled = {group: fill(histograms[group], size) for group, size in sizes.items()}
+    short = {group: rest for group, (_, rest) in filled.items() if rest}
+    # Any interval not taken holds more rows than are still wanted, or it would have been taken: split the smallest.
+    split = {group: _smallest(_without(histograms[group], filled[group][0])) for group in short}
+    draws = draws_in(dataset, labelCol=labelCol, strataCols=strataCols, draw=draw, intervals=split) if split else {}
     chosen: dict[Group, DrawSet] = {}
     left: dict[Group, Histogram] = {}
-    unsolved: dict[Group, tuple[list[Interval], Interval, int]] = {}
-    for group, size in sizes.items():
-        histogram = histograms[group]
-        if size == 0:
-            chosen[group], left[group] = NO_DRAWS, dict(histogram)
-        elif size == sum(histogram.values()):
-            chosen[group], left[group] = ALL_DRAWS, {}
-        elif (taken := intervals_with_total(histogram, size)) is not None:
-            chosen[group], left[group] = _spanning(histogram, taken), _without(histogram, taken)
-        else:
-            unsolved[group] = interval_to_split(histogram, size)
-    if unsolved:
-        split = {group: interval for group, (_, interval, _) in unsolved.items()}
-        draws = draws_in(dataset, labelCol=labelCol, strataCols=strataCols, draw=draw, intervals=split)
-        for group, (whole, (low, high), rows) in unsolved.items():
-            bound, found = cut_below(draws[group], rows, (low, high))
-            chosen[group] = DrawSet.union([(whole[0][0] if whole else low, bound)])
-            left[group] = _without(histograms[group], [*whole, (low, high)])
-            left[group][bound, high] = histograms[group][low, high] - found
+    for group, (taken, rest) in filled.items():
+        histogram = dict(histograms[group])
+        if group in split:
+            low, high = split[group]
+            bound, found = cut_below(draws[group], rest, (low, high))
+            rows = histogram.pop((low, high))
+            histogram |= {(low, bound): found, (bound, high): rows - found}
+            taken = [*taken, (low, bound)]
+        left[group] = _without(histogram, taken)
+        chosen[group] = _spanning(histogram, taken) if any(left[group].values()) else ALL_DRAWS
     return chosen, left
 
 
-def _spanning(histogram: Histogram, taken: Sequence[Interval]) -> DrawSet:
+def _smallest(histogram: Histogram) -> Interval:
+    return min((rows, interval) for interval, rows in histogram.items() if rows)[1]
+
+
+def _spanning(histogram: Histogram, taken: Collection[Interval]) -> DrawSet:
     """Join the intervals taken that have none but empty ones between them: each one less makes a shorter filter."""
     joined: list[Interval] = []
     in_a_row = False
-    for low, high in sorted(histogram):
+    for low, high in sorted(interval for interval, rows in histogram.items() if rows):
         if (low, high) in taken:
             joined = [*joined[:-1], (joined[-1][0], high)] if in_a_row else [*joined, (low, high)]
         in_a_row = (low, high) in taken

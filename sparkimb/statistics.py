@@ -9,20 +9,24 @@ from typing import Any, TypeAlias
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import FractionalType
+from pyspark.sql.types import DataType, DoubleType, FractionalType, StringType, StructField, StructType
 
-from sparkimb.columns import check_label_type, column, require_columns
-from sparkimb.draws import BUCKETS, Interval, bucket, bucket_interval, row_key, uniform
+from sparkimb.columns import check_label_type, column, require_columns, temporary_name
+from sparkimb.draws import Interval, bucket, bucket_interval, row_key, uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.strategy import Label
 
 Group: TypeAlias = tuple[Label, tuple[str | None, ...]]  # a class, in a stratum
 Histogram: TypeAlias = dict[Interval, int]  # rows by interval of draws
+INTERVAL_TYPE = StructType([StructField("low", DoubleType()), StructField("high", DoubleType())])
 
-# Classes (times strata) the driver will hold.  A group has up to 256 buckets of about 100 bytes: 260 MB at the most.
-MAX_GROUPS = 10_000
-# Draws the driver will look at to split buckets.  A bucket is split only where few buckets hold rows: in groups of a
-# dozen rows, or where most rows share a draw, so there are far fewer.
+# Classes the driver will count.  A column with more values than this is no label.
+MAX_CLASSES = 10_000
+# Buckets of draws, of all classes and strata, that the driver will take in: at most 500 bytes each as rows of Python,
+# 500 MB.  A group of n rows fills at most n of its 568 buckets.
+MAX_BUCKETS = 1_000_000
+# Draws the driver will look at, 100 MB, to split one small bucket of each class.  Only rows that share few draws
+# between them, and so fill few buckets, can need more than some tens for a class.
 MAX_DRAWS = 1_000_000
 # Rows of one class whose draws are compared to estimate its share of exact duplicates: at 1 % the estimate's standard
 # error is 0.1 %, and classes of this size or less are counted exactly.
@@ -40,7 +44,7 @@ def class_counts(dataset: DataFrame, *, labelCol: str = "label") -> dict[Label, 
     """
     require_columns(dataset, labelCol=labelCol)
     check_label_type(dataset, labelCol)
-    rows = _bounded(dataset.groupBy(column(labelCol).alias("label")).agg(F.count(F.lit(1)).alias("rows")), labelCol, 1)
+    rows = _by_class(dataset.groupBy(column(labelCol).alias("label")).agg(F.count(F.lit(1)).alias("rows")), labelCol)
     return check_labels({row["label"]: row["rows"] for row in rows}, labelCol)
 
 
@@ -83,7 +87,12 @@ def draw_histograms(
         bucket(draw).alias("bucket"),
     )
     histograms: dict[Group, Histogram] = {}
-    for row in _bounded(labels.agg(F.count(F.lit(1)).alias("rows")), labelCol, BUCKETS):
+    too_many = (
+        f"labelCol '{labelCol}' with strataCols {list(strataCols)} has too many different values: its rows fill more "
+        f"than {MAX_BUCKETS:,} buckets of draws. "
+        "Is one a continuous column or an id? Bin it, or take a stratum that repeats."
+    )
+    for row in _at_most(MAX_BUCKETS, labels.agg(F.count(F.lit(1)).alias("rows")), too_many):
         histograms.setdefault((row[0], tuple(row[1:-2])), {})[bucket_interval(row[-2])] = row[-1]
     return histograms
 
@@ -92,28 +101,53 @@ def draws_in(
     dataset: DataFrame, *, labelCol: str, strataCols: Sequence[str], draw: Column, intervals: Mapping[Group, Interval]
 ) -> dict[Group, dict[float, int]]:
     """Count the rows of each draw in one interval of each group: one job, which collects those draws."""
-    wanted = F.lit(False)
-    for (label, strata), (low, high) in intervals.items():
-        here = (column(labelCol) == F.lit(label)) & (draw >= F.lit(low)) & (draw < F.lit(high))
-        for name, value in zip(strataCols, strata, strict=True):
-            here = here & column(name).cast("string").eqNullSafe(F.lit(value))
-        wanted = wanted | here
+    ends = temporary_name(dataset, "ends")
+    joined = with_group_values(
+        dataset,
+        labelCol=labelCol,
+        strataCols=strataCols,
+        values=intervals,
+        name=ends,
+        dataType=INTERVAL_TYPE,
+    )
     keys = [column(name).cast("string").alias(f"stratum{i}") for i, name in enumerate(strataCols)]
     counted = (
-        dataset.where(wanted)
+        joined.where((draw >= F.col(ends)["low"]) & (draw < F.col(ends)["high"]))
         .groupBy(column(labelCol).alias("label"), *keys, draw.alias("draw"))
         .agg(F.count(F.lit(1)).alias("rows"))
     )
     found: dict[Group, dict[float, int]] = {group: {} for group in intervals}
-    rows = counted.limit(MAX_DRAWS + 1).collect()
-    if len(rows) > MAX_DRAWS:
-        raise SparkimbError(
-            f"labelCol '{labelCol}' has classes too large to be divided exactly: to split their buckets takes over "
-            f"{MAX_DRAWS:,} draws. Thin out the largest classes first, with dataset.sample."
-        )
-    for row in rows:
+    for row in _at_most(MAX_DRAWS, counted, f"Too many rows of labelCol '{labelCol}' share few draws. Set idCols."):
         found[(row[0], tuple(row[1:-2]))][row[-2]] = row[-1]
     return found
+
+
+def with_group_values(
+    dataset: DataFrame,
+    *,
+    labelCol: str,
+    strataCols: Sequence[str],
+    values: Mapping[Group, Any],
+    name: str,
+    dataType: DataType,
+) -> DataFrame:
+    """Join a value to each row by its class and stratum, null for groups without one: lazy, a broadcast join."""
+    label = temporary_name(dataset, "label")
+    strata = [temporary_name(dataset, f"stratum{i}") for i in range(len(strataCols))]
+    schema = StructType(
+        [
+            StructField(label, dataset.schema[labelCol].dataType),
+            *(StructField(stratum, StringType()) for stratum in strata),
+            StructField(name, dataType),
+        ]
+    )
+    table = dataset.sparkSession.createDataFrame(
+        [(c, *stratum, value) for (c, stratum), value in values.items()], schema
+    )
+    match = column(labelCol) == F.col(label)
+    for given, stratum in zip(strataCols, strata, strict=True):
+        match = match & column(given).cast("string").eqNullSafe(F.col(stratum))
+    return dataset.join(F.broadcast(table), match, "left").drop(label, *strata)
 
 
 def duplicate_shares(
@@ -134,18 +168,24 @@ def duplicate_shares(
         .groupBy("label")
         .agg((1.0 - F.count(F.lit(1)) / F.sum("rows")).alias("share"))
     )
-    return {row["label"]: row["share"] for row in shares.limit(MAX_GROUPS).collect()}
+    return {row["label"]: row["share"] for row in shares.limit(MAX_CLASSES).collect()}
 
 
-def _bounded(counted: DataFrame, labelCol: str, per_group: int) -> list[Any]:
-    limit = MAX_GROUPS * per_group
-    rows = counted.limit(limit + 1).collect()
+def _at_most(limit: int, dataset: DataFrame, otherwise: str) -> list[Any]:
+    """Collect a dataset of at most `limit` rows, or say why it has more."""
+    rows = dataset.limit(limit + 1).collect()
     if len(rows) > limit:
-        raise SparkimbError(
-            f"labelCol '{labelCol}' and the strata have more than {MAX_GROUPS:,} different values together. "
-            "Is it a continuous column or an id? Bin it, or take a stratum that repeats."
-        )
+        raise SparkimbError(otherwise)
     return rows
+
+
+def _by_class(counted: DataFrame, labelCol: str) -> list[Any]:
+    return _at_most(
+        MAX_CLASSES,
+        counted,
+        f"labelCol '{labelCol}' has more than {MAX_CLASSES:,} different values. "
+        "Is it a continuous column or an id? Bin it, or name another column.",
+    )
 
 
 @dataclass(frozen=True)
@@ -213,7 +253,7 @@ def imbalance_profile(
         F.count(F.lit(1)).alias("rows"),
         *(F.count_if(missing(c)).alias(f"null{i}") for i, c in enumerate(names)),
     ]
-    rows = _bounded(dataset.groupBy(column(labelCol).alias("label")).agg(*aggregates), labelCol, 1)
+    rows = _by_class(dataset.groupBy(column(labelCol).alias("label")).agg(*aggregates), labelCol)
     counts = check_labels({row["label"]: row["rows"] for row in rows}, labelCol)
     nulls = {name: sum(row[f"null{i}"] for row in rows) for i, name in enumerate(names)}
     hashed = dataset.select(uniform(*row_key(dataset, [*names, labelCol]), seed=0, purpose="profile").alias("draw"))

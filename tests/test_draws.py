@@ -21,9 +21,9 @@ from sparkimb.draws import (
     Interval,
     bucket,
     bucket_interval,
+    bucket_numbers,
     cut_below,
-    interval_to_split,
-    intervals_with_total,
+    fill,
     normal,
     row_key,
     uniform,
@@ -32,7 +32,7 @@ from sparkimb.draws import (
 ALARM = 1e-6
 N = 20_000
 HISTOGRAMS = st.dictionaries(
-    st.integers(0, BUCKETS - 1).map(bucket_interval), st.integers(1, 400), min_size=1, max_size=60
+    st.sampled_from(bucket_numbers()).map(bucket_interval), st.integers(1, 400), min_size=1, max_size=60
 )
 
 
@@ -51,7 +51,18 @@ def test_draws_are_uniform(drawn: dict[str, np.ndarray]) -> None:
         assert drawn[name].min() >= 0
         assert drawn[name].max() < 1
         assert stats.chisquare(np.histogram(drawn[name], bins=200, range=(0, 1))[0]).pvalue > ALARM
-    assert (drawn["bucket"] == (drawn["0a"] * BUCKETS).astype(int)).all()
+
+
+def test_a_draw_lies_in_its_bucket_and_in_no_other(spark: SparkSession) -> None:
+    """Draws at the ends of buckets and just before them, and some between."""
+    intervals = [bucket_interval(b) for b in bucket_numbers()]
+    assert sum(high - low for low, high in intervals) == 1
+    ends = np.unique(intervals)[:-1]
+    draws = np.concatenate([ends, np.nextafter(ends[1:], 0), np.random.default_rng(0).random(500)])
+    draws = np.concatenate([draws, 10.0 ** -np.random.default_rng(1).uniform(1, 12, 500)])
+    df = spark.createDataFrame([(float(draw),) for draw in draws], "draw double")
+    for draw, b in df.select("draw", bucket(F.col("draw"))).collect():
+        assert bucket_interval(b)[0] <= draw < bucket_interval(b)[1]
 
 
 def test_draws_of_seeds_purposes_and_neighbouring_ids_are_independent(drawn: dict[str, np.ndarray]) -> None:
@@ -97,29 +108,39 @@ def test_variants_are_told_apart(spark: SparkSession) -> None:
 
 
 @given(HISTOGRAMS, st.data())
-def test_chosen_intervals_hold_the_total(histogram: dict[Interval, int], data: st.DataObject) -> None:
+def test_filled_intervals_and_the_rest_make_the_total(histogram: dict[Interval, int], data: st.DataObject) -> None:
     total = data.draw(st.integers(0, sum(histogram.values())))
-    found = intervals_with_total(histogram, total)
-    if found is not None:
-        assert len(set(found)) == len(found)
-        assert sum(histogram[interval] for interval in found) == total
+    taken, rest = fill(histogram, total)
+    assert len(set(taken)) == len(taken)
+    assert sum(histogram[interval] for interval in taken) + rest == total
+    assert all(histogram[interval] > rest for interval in histogram if interval not in taken)
 
 
-@pytest.mark.parametrize("rows", [100, 300, 2_000])
-def test_whole_buckets_are_found_for_classes_of_some_hundred_rows(rows: int) -> None:
-    counts = np.random.default_rng(0).multinomial(rows, [1 / BUCKETS] * BUCKETS)
-    histogram = {bucket_interval(b): int(n) for b, n in enumerate(counts)}
-    for total in range(1, rows, max(rows // 50, 1)):
-        assert intervals_with_total(histogram, total) is not None
+@pytest.mark.parametrize("parts", [2, 3, 10])
+@pytest.mark.parametrize("rows", [300, 10_000, 1_000_000, 1_000_000_000])
+def test_buckets_add_up_to_the_parts_of_any_number_of_rows(rows: int, parts: int) -> None:
+    """Each part from what the parts before it left, as a split takes them."""
+    intervals = [bucket_interval(b) for b in bucket_numbers()]
+    rng = np.random.default_rng(0)
+    for drawn in rng.multinomial(rows, [high - low for low, high in intervals], size=20):
+        left = dict(zip(intervals, map(int, drawn), strict=True))
+        for size in rng.multinomial(rows, rng.dirichlet([2.0] * parts))[:-1]:
+            taken, rest = fill(left, int(size))
+            assert rest == 0
+            left = {interval: n for interval, n in left.items() if interval not in taken}
 
 
-@given(HISTOGRAMS, st.data())
-def test_the_interval_to_split_is_where_the_total_falls(histogram: dict[Interval, int], data: st.DataObject) -> None:
-    total = data.draw(st.integers(0, sum(histogram.values()) - 1))
-    whole, interval, rest = interval_to_split(histogram, total)
-    assert sum(histogram[x] for x in whole) + rest == total
-    assert 0 <= rest < histogram[interval]
-    assert all(x < interval for x in whole)
+def test_contains_says_what_the_intervals_say(spark: SparkSession) -> None:
+    rng = np.random.default_rng(0)
+    sets = [
+        DrawSet.union(bucket_interval(int(b)) for b in rng.choice(bucket_numbers(), n, False))
+        for n in (1, 3, 40, BUCKETS)
+    ]
+    ends = np.unique([bucket_interval(b) for b in bucket_numbers()])[:-1]
+    draws = np.concatenate([ends, np.nextafter(ends[1:], 0), rng.random(200)])
+    df = spark.createDataFrame([(float(draw),) for draw in draws], "draw double")
+    for draw, *found in df.select("draw", *(kept.contains(F.col("draw")) for kept in sets)).collect():
+        assert found == [any(low <= draw < high for low, high in kept.intervals) for kept in sets]
 
 
 @given(st.dictionaries(st.floats(0.25, 0.49), st.integers(1, 3), min_size=1, max_size=20), st.data())
@@ -131,25 +152,24 @@ def test_cut_is_exact_where_no_draws_are_shared(draws: dict[float, int], data: s
     assert abs(found - rows) <= max(draws.values()) / 2
 
 
-@given(st.sets(st.integers(0, BUCKETS - 1)), st.floats(0, 1), st.floats(0, 1, exclude_max=True))
-def test_a_union_holds_what_its_intervals_hold(buckets: set[int], share: float, draw: float) -> None:
+@given(st.sets(st.sampled_from(bucket_numbers())), st.floats(0, 1, exclude_max=True))
+def test_a_union_holds_what_its_intervals_hold(buckets: set[int], draw: float) -> None:
     intervals = [bucket_interval(b) for b in buckets]
-    if (part := next((b for b in range(BUCKETS) if b not in buckets), None)) is not None:
-        intervals.append((part / BUCKETS, (part + share) / BUCKETS))
     union = DrawSet.union(intervals).intervals
     assert any(low <= draw < high for low, high in union) == any(low <= draw < high for low, high in intervals)
     assert all(high < low for (_, high), (low, _) in itertools.pairwise(union)), "in order and apart"
 
 
 def exact_sample(draws: np.ndarray, rows: int) -> np.ndarray:
-    """Sample as `exact.choose_draws` does: whole buckets if they add up, else one bucket split."""
-    places, counts = np.unique((draws * BUCKETS).astype(int), return_counts=True)
-    histogram = {bucket_interval(int(b)): int(n) for b, n in zip(places, counts, strict=True)}
-    taken = intervals_with_total(histogram, rows)
-    if taken is None:
-        whole, (low, high), rest = interval_to_split(histogram, rows)
+    """Sample as `exact.choose_draws` does: whole buckets, and one split if they do not add up."""
+    intervals = sorted(bucket_interval(b) for b in bucket_numbers())
+    counts = np.histogram(draws, bins=[*(low for low, _ in intervals), 1.0])[0]
+    histogram = dict(zip(intervals, map(int, counts), strict=True))
+    taken, rest = fill(histogram, rows)
+    if rest:
+        low, high = min((n, interval) for interval, n in histogram.items() if n and interval not in taken)[1]
         inside = {float(draw): 1 for draw in draws if low <= draw < high}
-        taken = [*whole, (low, cut_below(inside, rest, (low, high))[0])]
+        taken.append((low, cut_below(inside, rest, (low, high))[0]))
     return np.any([(draws >= low) & (draws < high) for low, high in DrawSet.union(taken).intervals], axis=0)
 
 

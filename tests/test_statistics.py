@@ -54,7 +54,7 @@ def test_a_missing_column_is_refused_with_the_nearest_name(spark: SparkSession) 
 
 
 def test_too_many_classes_are_refused(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "MAX_GROUPS", 20)
+    monkeypatch.setattr(statistics, "MAX_CLASSES", 20)
     assert len(class_counts(spark.range(20), labelCol="id")) == 20
     with pytest.raises(SparkimbError, match="more than 20 different values"):
         class_counts(spark.range(21), labelCol="id")

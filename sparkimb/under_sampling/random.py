@@ -9,15 +9,15 @@ from typing import Any
 from pyspark import keyword_only
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
+from pyspark.sql.types import ArrayType
 
 from sparkimb.base import Sampler, SamplerModel, SamplerParams
-from sparkimb.columns import column, require_columns, temporary_name
+from sparkimb.columns import require_columns, temporary_name
 from sparkimb.draws import DrawSet
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws
 from sparkimb.params import column_names, param
-from sparkimb.statistics import Group
+from sparkimb.statistics import INTERVAL_TYPE, Group, with_group_values
 from sparkimb.strategy import Label, SamplingPlan, majority_class, minority_class, resolve, targeted_classes
 
 
@@ -60,9 +60,10 @@ class RandomUnderSampler(_Params, Sampler["RandomUnderSamplerModel"]):
     -----
     Rows:   in n; out the plan's targets, exactly where idCols identify rows or rows differ; a subset of the input.
             Strata without a row of the smallest class are left whole, with a warning.
-    Cost:   fit: one aggregate over label, strata and id columns (256 groups a class and stratum); without idCols over
-            all columns, and a second, sampled one to warn of duplicates.  Groups of a few rows may need one more.
-            resample: lazy, a filter that the majority passes inside the JVM; with strataCols behind a broadcast join.
+    Cost:   fit: one aggregate over label, strata and id columns (up to 568 groups a class and stratum); without idCols
+            over all columns, and a second, sampled one to warn of duplicates.  Where strata of a few rows, or rows that
+            share a draw, cannot be divided by buckets: one more.  resample: lazy, a filter that the majority passes
+            inside the JVM; with strataCols behind a broadcast join.
     Same input and seed give the same rows, whatever the partitioning.
 
     Examples
@@ -158,29 +159,17 @@ class RandomUnderSamplerModel(_Params, SamplerModel):
 
     def _resample_strata(self, dataset: DataFrame, draw: Column) -> DataFrame:
         """Join each row with the draws kept in its class and stratum; there may be thousands, too many for a CASE."""
-        strata = self.getStrataCols()
-        label_field = dataset.schema[self.getLabelCol()]
-        label, kept = temporary_name(dataset, "label"), temporary_name(dataset, "kept")
-        names = [temporary_name(dataset, f"stratum{i}") for i in range(len(strata))]
-        interval = StructType([StructField("low", DoubleType()), StructField("high", DoubleType())])
-        schema = StructType(
-            [
-                StructField(label, label_field.dataType),
-                *(StructField(name, StringType()) for name in names),
-                StructField(kept, ArrayType(interval)),
-            ]
+        kept = temporary_name(dataset, "kept")
+        joined = with_group_values(
+            dataset,
+            labelCol=self.getLabelCol(),
+            strataCols=self.getStrataCols(),
+            values={group: draws.intervals for group, draws in self.chosen.items()},
+            name=kept,
+            dataType=ArrayType(INTERVAL_TYPE),
         )
-        table = dataset.sparkSession.createDataFrame(
-            [(group, *stratum, list(draws.intervals)) for (group, stratum), draws in self.chosen.items()], schema
-        )
-        match = column(self.getLabelCol()) == F.col(label)
-        for name, stratum in zip(names, strata, strict=True):
-            match = match & column(stratum).cast("string").eqNullSafe(F.col(name))
-        inside = F.exists(F.col(kept), lambda i: (draw >= i["low"]) & (draw < i["high"]))
-        joined = dataset.join(F.broadcast(table), match, "left")
-        return joined.where(~self._is_training() | F.col(kept).isNull() | inside).select(
-            *(column(name) for name in dataset.columns)
-        )
+        inside = F.exists(F.col(kept), lambda ends: (draw >= ends["low"]) & (draw < ends["high"]))
+        return joined.where(~self._is_training() | F.col(kept).isNull() | inside).drop(kept)
 
     def _state(self) -> dict[str, Any]:
         groups = [[label, list(stratum), draws.intervals] for (label, stratum), draws in self.chosen.items()]
