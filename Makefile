@@ -19,9 +19,8 @@ env: .venv/.ready  ## make .venv, with exactly the packages of .lock/dev.txt
 demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
-test: env  ## all tests on classic Spark, then the contract on Spark Connect
-	.ci/with .venv python -m pytest
-	SPARKIMB_SPARK=connect .ci/with .venv python -m pytest $(CONNECT_TESTS)
+test: env  ## all tests on classic Spark, and the contract on Spark Connect
+	CONNECT_TESTS="$(CONNECT_TESTS)" CLASSIC_TESTS= .ci/with .venv .ci/test
 
 lint: env  ## style, format and types
 	.ci/with .venv ruff check
@@ -33,8 +32,7 @@ test-newest:  ## the contract on the newest Spark
 test-oldest: PYTEST_FLAGS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
 test-oldest test-newest: test-%: .venv-%/.ready
 	@.ci/setup-java .venv-$*
-	.ci/with .venv-$* python -m pytest $(PYTEST_FLAGS) $(CONNECT_TESTS)
-	SPARKIMB_SPARK=connect .ci/with .venv-$* python -m pytest $(PYTEST_FLAGS) $(CONNECT_TESTS)
+	CONNECT_TESTS="$(CONNECT_TESTS)" CLASSIC_TESTS="$(CONNECT_TESTS)" .ci/with .venv-$* .ci/test
 
 benchmark: env  ## measure what CONFIG=file.yaml asks for
 	.ci/with .venv python jobs/benchmark.py --config $(CONFIG)
