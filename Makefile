@@ -29,7 +29,7 @@ lint: env  ## style, format and types
 
 test-oldest:  ## the contract on the oldest versions that pyproject.toml allows
 test-newest:  ## the contract on the newest Spark
-test-oldest: PYTEST_FLAGS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
+test-oldest: export PYTEST_ADDOPTS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
 test-oldest test-newest: test-%: .venv-%/.ready
 	@.ci/setup-java .venv-$*
 	CONNECT_TESTS="$(CONNECT_TESTS)" CLASSIC_TESTS="$(CONNECT_TESTS)" .ci/with .venv-$* .ci/test

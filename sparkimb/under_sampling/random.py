@@ -164,7 +164,7 @@ class RandomUnderSamplerModel(_Params, SamplerModel):
             dataset,
             labelCol=self.getLabelCol(),
             strataCols=self.getStrataCols(),
-            values={group: draws.intervals for group, draws in self.chosen.items()},
+            values={group: list(draws.intervals) for group, draws in self.chosen.items()},
             name=kept,
             dataType=ArrayType(INTERVAL_TYPE),
         )
