@@ -1,7 +1,7 @@
 # Everything this project can be asked to do.  Needs Python 3.11 or newer, git and make; without a Java, one is installed.
 
 CONFIG = conf/benchmark/demo.yaml
-CONNECT_TESTS = tests/test_contract.py tests/test_pipeline.py tests/evaluation
+CONTRACT = tests/test_contract.py tests/test_pipeline.py
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
@@ -20,7 +20,7 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	CONNECT_TESTS="$(CONNECT_TESTS)" CLASSIC_TESTS= .ci/with .venv .ci/test
+	CONNECT_TESTS="$(CONTRACT) tests/evaluation" CLASSIC_TESTS= .ci/with .venv .ci/test
 
 lint: env  ## style, format and types
 	.ci/with .venv ruff check
@@ -32,7 +32,7 @@ test-newest:  ## the contract on the newest Spark
 test-oldest: export PYTEST_ADDOPTS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
 test-oldest test-newest: test-%: .venv-%/.ready
 	@.ci/setup-java .venv-$*
-	CONNECT_TESTS="$(CONNECT_TESTS)" CLASSIC_TESTS="$(CONNECT_TESTS)" .ci/with .venv-$* .ci/test
+	CONNECT_TESTS="$(CONTRACT)" CLASSIC_TESTS="$(CONTRACT) tests/evaluation" .ci/with .venv-$* .ci/test
 
 benchmark: env  ## measure what CONFIG=file.yaml asks for
 	.ci/with .venv python jobs/benchmark.py --config $(CONFIG)

@@ -25,6 +25,7 @@ STATIC_CONF = {  # read when the JVM starts; a Connect client may not set them l
     "spark.default.parallelism": "2",
     "spark.ui.enabled": "false",  # no port, no page nobody reads
     "spark.ui.showConsoleProgress": "false",
+    "spark.sql.ui.retainedExecutions": "20",  # no page, so no memory for it
     "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "sparkimb-warehouse"),
 }
 SESSION_CONF = {
@@ -32,7 +33,7 @@ SESSION_CONF = {
     "spark.sql.adaptive.enabled": "false",  # re-planning costs more than these queries; tests that need it set it
     "spark.sql.session.timeZone": "UTC",
 }
-os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf {k}={v}" for k, v in STATIC_CONF.items()), "pyspark-shell"])
+os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf '{k}={v}'" for k, v in STATIC_CONF.items()), "pyspark-shell"])
 
 
 @pytest.fixture(scope="session")

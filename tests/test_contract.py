@@ -57,7 +57,9 @@ ACTIONS_OF_FIT = {  # one count; one to warn of duplicates without idCols; one f
 def test_fit_runs_the_actions_it_documents_and_resample_none(sampler: Sampler[Any], spark: SparkSession) -> None:
     def actions() -> int:
         spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()
-        return int(spark._jsparkSession.sharedState().statusStore().executionsCount())
+        store = spark._jsparkSession.sharedState().statusStore()  # it forgets the oldest, but ids count all
+        last = store.executionsList(store.executionsCount() - 1, 1)
+        return int(last.head().executionId()) if last.nonEmpty() else -1
 
     dataset = example(spark, {"common": 400, "rare": 200})
     started = actions()
