@@ -17,7 +17,7 @@ from pyspark.sql.types import DoubleType
 from storage import SPARK_ERRORS, reason
 from treatments import Treated, kept, text_of
 
-from sparkimb.columns import column, temporary_name
+from sparkimb.columns import column, quoted, temporary_name
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation import RankingMetrics, best_threshold, confusion_matrix, correct_priors, probability_metrics
 from sparkimb.strategy import Label
@@ -186,8 +186,3 @@ def stage_columns(numeric: Sequence[str], categorical: Sequence[str]) -> tuple[l
     """
     ends = {"number": numeric, "filled": numeric, "text": categorical, "index": categorical, "onehot": categorical}
     return tuple([f"{name.replace('.', '_')}__{end}" for name in names] for end, names in ends.items())
-
-
-def quoted(name: str) -> str:
-    """Return a column's name as SQL takes it."""
-    return "`" + name.replace("`", "``") + "`"

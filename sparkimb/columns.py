@@ -27,7 +27,12 @@ from sparkimb.errors import SparkimbError
 
 def column(name: str) -> Column:
     """Return the top-level column of this name, dots and backticks in it included."""
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(quoted(name))
+
+
+def quoted(name: str) -> str:
+    """Return a column's name as SQL takes it."""
+    return "`" + name.replace("`", "``") + "`"
 
 
 def require_columns(dataset: DataFrame, **names: str | Sequence[str] | None) -> None:

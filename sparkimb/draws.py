@@ -142,7 +142,6 @@ def _contains(draw: Column, intervals: Sequence[Interval], low: float, high: flo
 
 
 ALL_DRAWS = DrawSet(((0.0, 1.0),))
-NO_DRAWS = DrawSet(())
 
 
 def fill(histogram: Mapping[Interval, int], total: int) -> tuple[list[Interval], int]:
