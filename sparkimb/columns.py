@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from pyspark.ml.functions import vector_to_array
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     ArrayType,
     BooleanType,
+    ByteType,
     DataType,
     DecimalType,
+    DoubleType,
+    FloatType,
     FractionalType,
     IntegralType,
     NumericType,
+    ShortType,
     StringType,
 )
 
 from sparkimb.errors import SparkimbError
+
+SINGLE = (FloatType, ByteType, ShortType)  # types that a 32-bit float holds
 
 
 def column(name: str) -> Column:
@@ -121,3 +128,27 @@ def resolve_features(
 def cast_like(value: Column, dataType: DataType) -> Column:
     """Cast a double to a feature's own type; integers are rounded to the nearest."""
     return (F.round(value) if isinstance(dataType, IntegralType) else value).cast(dataType)
+
+
+def case_of(value: Column, results: Mapping[Any, Any], otherwise: Column) -> Column:
+    """Return the literal that belongs to a value."""
+    cases = F.when(F.lit(False), otherwise)
+    for found, result in results.items():
+        cases = cases.when(value == F.lit(found), F.lit(result))
+    return cases.otherwise(otherwise)
+
+
+def number_type(types: Sequence[DataType]) -> DataType:
+    """Return float if it holds numbers of all of these types, else double."""
+    elements = [t.elementType if isinstance(t, ArrayType) else t for t in types]
+    return FloatType() if elements and all(isinstance(t, SINGLE) for t in elements) else DoubleType()
+
+
+def feature_array(dataset: DataFrame, features: Features, d: int) -> Column:
+    """Return the numeric features as an array of d floats or doubles; a null vector or array is all missing."""
+    element = number_type([dataset.schema[name].dataType for name in features.numeric])
+    if features.form == "columns":
+        return F.array(*(column(name).cast(element) for name in features.numeric)).cast(ArrayType(element))
+    value = column(features.numeric[0])
+    numbers = vector_to_array(value) if features.form == "vector" else value.cast(ArrayType(element))
+    return F.when(F.isnull(value), F.array_repeat(F.lit(float("nan")).cast(element), d)).otherwise(numbers)

@@ -113,6 +113,7 @@ def blobs(
     features: int = 2,
     clusters: int = 1,
     separation: float = 2.0,
+    scatter: float = 0.0,
     layout: Layout = "scalars",
     seed: int = 0,
     partitions: int | None = None,
@@ -121,7 +122,8 @@ def blobs(
 
     Each class has the same number of clusters, of unit variance.  The centres stand on a lattice in the plane of `f0`
     and `f1`, on which no two neighbours in a row are of one class: class c's cluster j is centred at
-    f0 = separation · ((c + j) mod classes), f1 = separation · j.  The other features are standard normal noise.
+    f0 = separation · ((c + j) mod classes), f1 = separation · j.  The other features are standard normal noise, unless
+    `scatter` moves the centres in all of them.
 
     Parameters
     ----------
@@ -135,6 +137,8 @@ def blobs(
     separation : float in [0, ∞), default=2.0
         Distance of neighbouring centres in standard deviations.  With two classes of one cluster the best possible area
         under the ROC curve is Φ(separation / √2): 0.92 for the default.
+    scatter : float in [0, ∞), default=0.0
+        Standard deviation of what is added to each coordinate of each class's each centre, a normal draw of its own.
     layout : {"scalars", "array", "vector"}, default="scalars"
         Features as double columns `f0`, `f1`, …, or as one column `features`.
     seed : int, default=0
@@ -157,6 +161,9 @@ def blobs(
     separation = _number("blobs.separation", separation)
     if not 0.0 <= separation < float("inf"):
         raise SparkimbError(f"blobs.separation is {separation}. Use a number in [0, ∞).")
+    scatter = _number("blobs.scatter", scatter)
+    if not 0.0 <= scatter < float("inf"):
+        raise SparkimbError(f"blobs.scatter is {scatter}. Use a number in [0, ∞).")
     draw = _Draws("blobs", seed)
 
     ids = _ids("blobs", spark, rows, partitions)
@@ -164,6 +171,9 @@ def blobs(
     cluster = F.floor(draw.uniform("cluster") * clusters)
     across = (F.col("label") + F.col("cluster")) % (len(shares) + 1)
     centre = [across * separation, F.col("cluster") * separation] + [F.lit(0.0)] * (features - 2)
+    if scatter:
+        moved = (normal("label", "cluster", seed=seed, purpose=f"blobs.centre.f{i}") for i in range(features))
+        centre = [c + F.lit(scatter) * m for c, m in zip(centre, moved, strict=True)]
     points = [c + draw.normal(f"f{i}") for i, c in enumerate(centre)]
     labelled = ids.select("id", label.alias("label"), cluster.alias("cluster"))
     return labelled.select("id", "label", *_laid_out("blobs", points, layout))

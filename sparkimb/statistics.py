@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import DataType, DoubleType, FractionalType, StringType, StructField, StructType
 
-from sparkimb.columns import check_label_type, column, require_columns, temporary_name
+from sparkimb.columns import Features, check_label_type, column, require_columns, temporary_name
 from sparkimb.draws import Interval, bucket, bucket_interval, row_key, uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.strategy import Label
@@ -169,6 +169,18 @@ def duplicate_shares(
         .agg((1.0 - F.count(F.lit(1)) / F.sum("rows")).alias("share"))
     )
     return {row["label"]: row["share"] for row in shares.limit(MAX_CLASSES).collect()}
+
+
+def number_of_features(dataset: DataFrame, features: Features) -> int:
+    """Return how many numbers a row's features are: for a vector or array without metadata one small job, one row."""
+    if features.form == "columns":
+        return len(features.numeric)
+    name = features.numeric[0]
+    attributes = dataset.schema[name].metadata.get("ml_attr", {})
+    if "num_attrs" in attributes:
+        return int(attributes["num_attrs"])
+    first = dataset.where(F.isnotnull(column(name))).select(column(name)).head()
+    return 0 if first is None else len(first[0])
 
 
 def _at_most(limit: int, dataset: DataFrame, otherwise: str) -> list[Any]:
