@@ -14,12 +14,18 @@ from pyspark.ml import classification
 from pyspark.ml.param import Param, Params
 
 import sparkimb
+from sparkimb import ClassWeigher, PartitionLocalSampler
+from sparkimb.base import Sampler
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.thresholds import OBJECTIVES
 
 C = TypeVar("C", bound="Config")
 
-STEPS = {name: getattr(sparkimb, name) for name in ("RandomUnderSampler", "RandomOverSampler", "ClassWeigher")}
+STEPS: dict[str, Any] = {
+    name: found
+    for name, found in ((name, getattr(sparkimb, name)) for name in sparkimb.__all__)
+    if isinstance(found, type) and issubclass(found, Sampler | ClassWeigher) and found is not PartitionLocalSampler
+}
 PARTS = ("train", "validation", "test")
 # Params that follow from columns and split, or name columns that the job reads back.
 SET_BY_JOB = {
@@ -267,6 +273,10 @@ class Benchmark(Config):
     rows: int = Field(ge=100)
     features: int = Field(ge=2)
     minority: float = Field(gt=0, lt=0.5)
+    clusters: int = Field(default=1, ge=1)  # of each class
+    scatter: float = Field(default=0.0, ge=0)  # of the clusters' centres, in standard deviations of a cluster
+    targets: dict[str, dict[str, float]] = Field(default_factory=dict)  # by benchmark and baseline: highest CPU ratios
+    leave_out: list[str] = Field(default_factory=list)  # baselines that would take too long
     seed: int = 0
     files: int = Field(default=2, ge=1)  # that the rows lie in: a task reads one or more of them
     runs: int = Field(default=5, ge=1)

@@ -53,10 +53,8 @@ def treat(treatment: Treatment | None, training: DataFrame, counts: Mapping[Labe
         (name, params), *_ = given.items()
         stage = STEPS[name](labelCol=roles.label, **params)
         if isinstance(stage, Sampler):
-            stage.setParams(
-                idCols=roles.id or None,
-                **({"inputCols": roles.numeric, "categoricalCols": roles.categorical} if stage.kind == "over" else {}),
-            )
+            columns = {"idCols": roles.id, "inputCols": roles.numeric, "categoricalCols": roles.categorical}
+            stage.setParams(**{key: names or None for key, names in columns.items() if stage.hasParam(key)})
             model = stage.fit(treated.dataset)
             treated.dataset, treated.rows = model.resample(treated.dataset), dict(model.plan.targets)
         else:

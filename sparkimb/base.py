@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType
 
-from sparkimb.columns import check_label_type, column, require_columns
+from sparkimb.columns import Features, check_label_type, column, require_columns, resolve_features
 from sparkimb.draws import row_key, uniform
 from sparkimb.errors import ScoringPathError, SparkimbError
 from sparkimb.params import (
@@ -166,6 +166,14 @@ class OverSamplerParams(SamplerParams, HasFeatures):
     def getMaxGrowth(self) -> float:
         """Return maxGrowth."""
         return float(self.getOrDefault(self.maxGrowth))
+
+    def _features(self, dataset: DataFrame) -> Features:
+        return resolve_features(
+            dataset,
+            featuresCol=self.getFeaturesCol(),
+            inputCols=self.getInputCols(),
+            categoricalCols=self.getCategoricalCols(),
+        )
 
     def _check_outputs(self, dataset: DataFrame) -> None:
         for name, given in (("syntheticCol", self.getSyntheticCol()), ("lineageCol", self.getLineageCol())):

@@ -39,12 +39,16 @@ SESSIONS = {"SparkSession.builder", "SparkSession.active", "SparkSession.getActi
 
 # What runs a Spark job, or leaves something behind in the session.
 ACTIONS = {
-    *("collect", "toPandas", "toArrow", "toLocalIterator", "show", "foreach", "foreachPartition", "isEmpty"),
+    *("collect", "head", "toPandas", "toArrow", "toLocalIterator", "show", "foreach", "foreachPartition", "isEmpty"),
     *("cache", "persist", "checkpoint", "localCheckpoint", "createTempView", "createOrReplaceTempView"),
     *("write", "writeTo", "writeStream", "saveAsTable"),
 }
 MAY_ACT = {
-    "sparkimb.statistics": {"collect", "count"},  # the counts
+    "sparkimb.statistics": {"collect", "count", "head"},  # the counts, and the length of a vector
+    "sparkimb.neighbors.spaces": {"toArrow"},  # a sample of a class too large for one task
+    "sparkimb.neighbors.table": {"collect"},  # a sample's distances, to say how good a search is
+    "sparkimb.over_sampling.smoten": {"toArrow"},  # counts of the values of categories by class
+    "sparkimb.over_sampling.partition_local": {"collect"},  # counts of classes by group, at most 100,000
     "sparkimb.over_sampling.random": {"collect"},  # the standard deviations of the classes
     "sparkimb.evaluation.confusion": {"toArrow"},  # grouped counts
     "sparkimb.evaluation.probabilities": {"toArrow"},

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkimb.base import OverSamplerParams, Sampler, SamplerModel
-from sparkimb.columns import Features, cast_like, column, require_columns, resolve_features, temporary_name
+from sparkimb.columns import Features, cast_like, column, require_columns, temporary_name
 from sparkimb.draws import DrawSet, normal, row_key
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws
@@ -30,14 +30,6 @@ class _Params(OverSamplerParams):
     def getShrinkage(self) -> float:
         """Return shrinkage."""
         return float(self.getOrDefault(self.shrinkage))
-
-    def _features(self, dataset: DataFrame) -> Features:
-        return resolve_features(
-            dataset,
-            featuresCol=self.getFeaturesCol(),
-            inputCols=self.getInputCols(),
-            categoricalCols=self.getCategoricalCols(),
-        )
 
 
 class RandomOverSampler(_Params, Sampler["RandomOverSamplerModel"]):

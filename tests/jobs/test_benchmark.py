@@ -78,6 +78,7 @@ def test_every_benchmark_prints_one_line_of_json(spark, config, capsys) -> None:
     assert rows["under_sampling"] == 2 * minority
     assert rows["over_sampling"] == 2 * (config.rows - minority)
     assert rows["class_weights"] == config.rows
+    assert rows["smote"] == 2 * (config.rows - minority)
 
 
 def test_contestants_take_turns_on_the_same_generated_rows(spark, config) -> None:
@@ -88,7 +89,7 @@ def test_contestants_take_turns_on_the_same_generated_rows(spark, config) -> Non
 
     turns: list[str] = []
     baselines = {"first": lambda: turns.append("first"), "second": lambda: turns.append("second")}
-    contest = Contest(lambda: turns.append("subject"), baselines, target=1.0, rows_in=0, rows_out=0)
+    contest = Contest(lambda: turns.append("subject"), baselines, rows_in=0, rows_out=0)
     spent = measure(contest, ground, runs=2, warmup=1)
     assert turns == ["subject", "first", "second"] * 3
     assert {name: len(runs) for name, runs in spent.items()} == {"subject": 2, "first": 2, "second": 2}
