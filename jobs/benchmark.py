@@ -13,13 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from statistics import median
 from threading import Event, Thread
 from typing import Annotated, Any, TypeAlias
 
+import imblearn.over_sampling
+import pandas as pd
 import pyspark
 import typer
 from config import Benchmark, load
@@ -31,9 +34,11 @@ from session import session
 from storage import Storage
 
 import sparkimb
-from sparkimb import ClassWeigher, RandomOverSampler, RandomUnderSampler
+from sparkimb import SMOTE, ClassWeigher, RandomOverSampler, RandomUnderSampler
+from sparkimb.base import Sampler
 from sparkimb.datasets import blobs
 from sparkimb.errors import SparkimbError
+from sparkimb.neighbors import nearest_neighbors
 
 Work: TypeAlias = Callable[[], object]
 
@@ -46,16 +51,13 @@ console = Console(stderr=True)  # stdout is for the lines of JSON
 
 @dataclass(frozen=True)
 class Contest:
-    """A subject and its baselines, each a function that does all of its work anew.
-
-    The target is the highest ratio wanted of the subject to the first baseline, in CPU seconds.
-    """
+    """A subject and its baselines, each a function that does all of its work anew."""
 
     subject: Work
     baselines: Mapping[str, Work]
-    target: float
     rows_in: int
     rows_out: int
+    found: Mapping[str, Any] = field(default_factory=dict)  # what else is worth telling, beside time and memory
 
     @property
     def contestants(self) -> dict[str, Work]:
@@ -70,11 +72,12 @@ class Ground:
         self.spark = spark
         self.storage = Storage(spark)
         self.processes = Processes(spark)
-        name = f"blobs-{config.rows}x{config.features}-{config.minority}-{config.seed}-{config.files}"
+        shape = f"{config.rows}x{config.features}-{config.minority}-{config.clusters}-{config.scatter:g}"
+        name = f"blobs-{shape}-{config.seed}-{config.files}"
         self.rows_in = config.rows
         self.source = f"{config.path}/{name}"
         self.peer = f"{config.path}/{name}-peer"
-        self._out = f"{config.path}/{name}-out"
+        self.out = f"{config.path}/{name}-out"
         if not self.storage.exists(f"{self.source}/_SUCCESS"):
             self._generate(config)
 
@@ -84,6 +87,8 @@ class Ground:
             config.rows,
             minority=config.minority,
             features=config.features,
+            clusters=config.clusters,
+            scatter=config.scatter,
             seed=config.seed,
             partitions=config.files,
         )
@@ -96,7 +101,11 @@ class Ground:
 
     def write(self, dataset: DataFrame) -> None:
         """Write to where nothing is kept."""
-        dataset.write.parquet(self._out)
+        dataset.write.parquet(self.out)
+
+    def local(self, path: str) -> str:
+        """Return a path as programs that know no Hadoop take it."""
+        return path.removeprefix("file:")
 
     def copy(self, path: str) -> None:
         """Copy rows as Spark does it: the floor for whatever reads and writes them."""
@@ -108,7 +117,7 @@ class Ground:
 
     def tidy(self) -> None:
         """Delete what was written, and collect garbage, which is else collected on the next contestant's time."""
-        self.storage.delete(self._out)
+        self.storage.delete(self.out)
         self.spark._jvm.System.gc()  # type: ignore[union-attr]
 
 
@@ -119,7 +128,6 @@ def under_sampling(ground: Ground) -> Contest:
     return Contest(
         subject=lambda: ground.write(model.resample(ground.read())),
         baselines={"copy": lambda: ground.copy(ground.source)},
-        target=1.1,
         rows_in=ground.rows_in,
         rows_out=model.resample(ground.read()).count(),
     )
@@ -132,7 +140,6 @@ def class_weights(ground: Ground) -> Contest:
     return Contest(
         subject=lambda: ground.write(model.transform(ground.read())),
         baselines={"copy": lambda: ground.copy(ground.source)},
-        target=1.1,
         rows_in=ground.rows_in,
         rows_out=model.transform(ground.read()).count(),
     )
@@ -155,7 +162,6 @@ def fit(ground: Ground) -> Contest:
             "scan": lambda: columns().write.format("noop").mode("overwrite").save(),
             "scan for maxima": lambda: columns().agg(F.max("label"), F.max("id")).collect(),
         },
-        target=1.3,
         rows_in=ground.rows_in,
         rows_out=0,
     )
@@ -170,14 +176,66 @@ def over_sampling(ground: Ground) -> Contest:
     return Contest(
         subject=lambda: ground.write(model.resample(ground.read())),
         baselines={"copy": lambda: ground.copy(ground.peer)},
-        target=1.15,
         rows_in=ground.rows_in,
         rows_out=ground.spark.read.parquet(ground.peer).count(),
     )
 
 
+def smote(ground: Ground) -> Contest:
+    """SMOTE 1:1, fit, resample and write, against RandomOverSampler's same output, and against imbalanced-learn.
+
+    imbalanced-learn reads the rows with pandas and writes one Parquet file, all in the driver's process.
+    """
+    inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
+    samplers: dict[str, Sampler[Any]] = {
+        "subject": SMOTE(inputCols=inputCols, idCols=["id"]),
+        "RandomOverSampler": RandomOverSampler(inputCols=inputCols, idCols=["id"]),
+    }
+    works = {name: partial(_fit_resample_write, ground, sampler) for name, sampler in samplers.items()}
+
+    def imbalanced_learn() -> None:
+        table = pd.read_parquet(ground.local(ground.source), columns=["label", *inputCols])
+        features, label = imblearn.over_sampling.SMOTE(random_state=0).fit_resample(table[inputCols], table["label"])
+        path = Path(ground.local(ground.out))
+        path.mkdir(parents=True)
+        features.assign(label=label).to_parquet(path / "all.parquet")
+
+    return Contest(
+        subject=works.pop("subject"),
+        baselines={**works, "imbalanced-learn": imbalanced_learn},
+        rows_in=ground.rows_in,
+        rows_out=sum(samplers["subject"].fit(ground.read()).plan.targets.values()),
+    )
+
+
+def neighbors(ground: Ground) -> Contest:
+    """The neighbours of the minority within its class, fit and search, against a scan of the same rows; their quality.
+
+    The scan reads all columns of the class and drops them (noop), which is what the search does besides searching.
+    """
+    inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
+    model = SMOTE(inputCols=inputCols, idCols=["id"]).fit(ground.read())
+    (quality,) = model.neighborQuality(ground.read()).values()
+
+    def search() -> None:
+        found = nearest_neighbors(ground.read(), idCols=["id"], inputCols=inputCols, queryLabels=[1])
+        found.write.format("noop").mode("overwrite").save()
+
+    return Contest(
+        subject=search,
+        baselines={"scan": lambda: ground.read().where("label = 1").write.format("noop").mode("overwrite").save()},
+        rows_in=ground.rows_in,
+        rows_out=5 * model.plan.counts[1],
+        found={"quality": asdict(quality), "units": model.spaces[1].units},
+    )
+
+
+def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
+    ground.write(sampler.fitResample(ground.read()))
+
+
 CONTESTS: dict[str, Callable[[Ground], Contest]] = {
-    contest.__name__: contest for contest in (under_sampling, class_weights, fit, over_sampling)
+    contest.__name__: contest for contest in (under_sampling, class_weights, fit, over_sampling, smote, neighbors)
 }
 
 
@@ -205,12 +263,16 @@ class Stat:
 
 @dataclass(frozen=True)
 class Spent:
-    """What one run took: seconds, CPU seconds, and the largest memory seen resident, of the JVM and of its workers."""
+    """What one run took: seconds, CPU seconds, and the largest memory seen resident, in bytes.
+
+    Of the JVM, of its Python workers together, and of the largest of them.
+    """
 
     wall: float
     cpu: float
     jvm_bytes: int
     python_bytes: int
+    worker_bytes: int
 
 
 class Processes:
@@ -228,7 +290,7 @@ class Processes:
         keeps the memory it once had, so of that only a rise says something.  What Python's workers share with their
         parent is counted for each of them.
         """
-        peaks = {"jvm": 0, "python": 0}
+        peaks = {"jvm": 0, "python": 0, "worker": 0}
         done = Event()
 
         def watch() -> None:
@@ -237,7 +299,9 @@ class Processes:
                 peaks["jvm"] = max(peaks["jvm"], stats[self.jvm].pages)
                 # By name: a JVM about to start another program shows for an instant as a second one of its size.
                 workers = [stat for pid, stat in stats.items() if pid != self.driver and "python" in stat.name]
-                peaks["python"] = max(peaks["python"], sum(worker.pages for worker in workers))
+                pages = [worker.pages for worker in workers]
+                peaks["python"] = max(peaks["python"], sum(pages))
+                peaks["worker"] = max(peaks["worker"], *pages, 0)
 
         watcher = Thread(target=watch, daemon=True)
         watcher.start()
@@ -246,7 +310,7 @@ class Processes:
         wall, cpu = time.perf_counter() - began, self._cpu_seconds() - cpu
         done.set()
         watcher.join()
-        return Spent(wall, cpu, peaks["jvm"] * PAGE_BYTES, peaks["python"] * PAGE_BYTES)
+        return Spent(wall, cpu, *(peaks[name] * PAGE_BYTES for name in ("jvm", "python", "worker")))
 
     def _cpu_seconds(self) -> float:
         return sum(stat.ticks for stat in self._stats().values()) / TICKS_PER_SECOND
@@ -290,9 +354,9 @@ def results(contest: Contest, spent: Mapping[str, Sequence[Spent]]) -> dict[str,
     cpu = {name: [run.cpu for run in runs] for name, runs in spent.items()}
     wall = {name: [run.wall for run in runs] for name, runs in spent.items()}
     return {
+        **contest.found,
         "rows_in": contest.rows_in,
         "rows_out": contest.rows_out,
-        "target": contest.target,
         "ratios": {
             name: {"cpu": ratios(cpu["subject"], cpu[name]), "wall": ratios(wall["subject"], wall[name])}
             for name in contest.baselines
@@ -303,6 +367,7 @@ def results(contest: Contest, spent: Mapping[str, Sequence[Spent]]) -> dict[str,
                 "wall_seconds": [round(seconds, 3) for seconds in wall[name]],
                 "peak_jvm_mb": max(run.jvm_bytes for run in runs) // 2**20,
                 "peak_python_mb": max(run.python_bytes for run in runs) // 2**20,
+                "peak_worker_mb": max(run.worker_bytes for run in runs) // 2**20,
             }
             for name, runs in spent.items()
         },
@@ -334,6 +399,8 @@ def circumstances(config: Benchmark, spark: SparkSession) -> dict[str, Any]:
         "warmup": config.warmup,
         "features": config.features,
         "minority": config.minority,
+        "clusters": config.clusters,
+        "scatter": config.scatter,
     }
 
 
@@ -354,8 +421,11 @@ def run(config: Benchmark, spark: SparkSession) -> list[dict[str, Any]]:
     for name in config.benchmarks:
         with console.status(f"{name} ..."):
             contest = CONTESTS[name](ground)
+            baselines = {key: work for key, work in contest.baselines.items() if key not in config.leave_out}
+            contest = replace(contest, baselines=baselines)
             spent = measure(contest, ground, runs=config.runs, warmup=config.warmup)
-        result = {"benchmark": name, **results(contest, spent), **circumstances(config, spark)}
+        targets = config.targets.get(name, {})
+        result = {"benchmark": name, **results(contest, spent), "targets": targets, **circumstances(config, spark)}
         line = json.dumps(result) + "\n"
         sys.stdout.write(line)
         sys.stdout.flush()
@@ -375,7 +445,7 @@ def print_table(found: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(heading, justify="left" if heading in ("benchmark", "baseline") else "right")
     for result in found:
         for i, (name, ratio) in enumerate(result["ratios"].items()):
-            target = f"{result['target']:.2f}" if i == 0 else ""
+            target = f"{result['targets'][name]:.2f}" if name in result["targets"] else ""
             figures = [f"{ratio['cpu']['of_pairs']:.2f}", target, f"{ratio['wall']['of_pairs']:.2f}"]
             table.add_row(result["benchmark"] if i == 0 else "", name, *figures)
     console.print(table)
