@@ -2,13 +2,14 @@
 
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
+SEARCHES = tests/neighbors tests/over_sampling
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
 export SPARKIMB_JARS ?= $(abspath $(JARS))
 endif
 
-.PHONY: help env demo test lint test-oldest test-newest benchmark lock clean
+.PHONY: help env demo test test-contract lint test-oldest test-newest benchmark lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile
@@ -20,7 +21,11 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	CONNECT_TESTS="$(CONTRACT) tests/evaluation" CLASSIC_TESTS= .ci/with .venv .ci/test
+	CONNECT_TESTS="$(CONTRACT) tests/evaluation" BESIDE_TESTS="$(SEARCHES)" \
+	CLASSIC_TESTS="$(SEARCHES:%=--ignore=%)" .ci/with .venv .ci/test
+
+test-contract: env  ## the rest of the contract of SMOTE's relatives, on classic Spark and on Spark Connect
+	CONNECT_TESTS="-m slow $(CONTRACT)" CLASSIC_TESTS="-m slow $(CONTRACT)" .ci/with .venv .ci/test
 
 lint: env  ## style, format and types
 	.ci/with .venv ruff check
