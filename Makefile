@@ -2,7 +2,7 @@
 
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
-SEARCHES = tests/neighbors tests/over_sampling
+BESIDE = tests/neighbors tests/over_sampling tests/under_sampling tests/evaluation
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
@@ -21,8 +21,8 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	CONNECT_TESTS="$(CONTRACT) tests/evaluation" BESIDE_TESTS="$(SEARCHES)" \
-	CLASSIC_TESTS="$(SEARCHES:%=--ignore=%)" .ci/with .venv .ci/test
+	CONNECT_TESTS="$(CONTRACT) tests/evaluation" BESIDE_TESTS="$(BESIDE)" \
+	CLASSIC_TESTS="$(BESIDE:%=--ignore=%)" .ci/with .venv .ci/test
 
 test-contract: env  ## the rest of the contract of SMOTE's relatives, on classic Spark and on Spark Connect
 	CONNECT_TESTS="-m slow $(CONTRACT)" CLASSIC_TESTS="-m slow $(CONTRACT)" .ci/with .venv .ci/test

@@ -149,7 +149,8 @@ def fit(ground: Ground) -> Contest:
     """RandomUnderSampler's fit, which counts and finds the exact threshold, against a scan of the same two columns.
 
     A scan must hand over every value, or Parquet's footers would answer: to a writer that drops rows (noop), or to a
-    maximum, which is computed beside the decoding and forms no row, so it is the harder floor.
+    maximum, which is computed beside the decoding and forms no row, so it is the harder floor.  The scan that also
+    counts each class tells what any grouped count costs, with no draw in it.
     """
 
     def columns() -> DataFrame:
@@ -161,6 +162,7 @@ def fit(ground: Ground) -> Contest:
         baselines={
             "scan": lambda: columns().write.format("noop").mode("overwrite").save(),
             "scan for maxima": lambda: columns().agg(F.max("label"), F.max("id")).collect(),
+            "scan and count": lambda: columns().groupBy("label").agg(F.count("id")).collect(),
         },
         rows_in=ground.rows_in,
         rows_out=0,
