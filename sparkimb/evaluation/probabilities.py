@@ -10,17 +10,8 @@ import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from sparkimb.columns import column, require_columns
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation.inputs import (
-    bad_weight,
-    bucket,
-    fault_code,
-    is_positive,
-    refuse_faults,
-    require_numeric,
-    weight,
-)
+from sparkimb.evaluation.inputs import bucket, fault_code, refuse_faults, scored_rows
 
 # One row per bin comes to the driver; finer bins than a thousandth say nothing about calibration that rows can support.
 MAX_BINS = 1_000
@@ -84,22 +75,17 @@ def probability_metrics(
     .. [1] Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78, 1950, 1-3.
     .. [2] Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI, 2015.
     """
-    require_columns(dataset, scoreCol=scoreCol, labelCol=labelCol, weightCol=weightCol)
-    require_numeric(dataset, scoreCol=scoreCol, weightCol=weightCol)
     if not 1 <= bins <= MAX_BINS:
         raise SparkimbError(f"bins is {bins}. Give a number of bins in [1, {MAX_BINS}].")
-    rows = dataset.select(
-        column(scoreCol).cast("double").alias("score"),
-        is_positive(dataset, labelCol, positiveLabel).alias("positive"),
-        weight(weightCol).alias("weight"),
+    rows, faults = scored_rows(
+        dataset,
+        scoreCol=scoreCol,
+        labelCol=labelCol,
+        positiveLabel=positiveLabel,
+        weightCol=weightCol,
+        probabilities=True,
     )
     score, mass, outcome = F.col("score"), F.col("weight"), F.col("positive").cast("double")
-    faults = {
-        f"null scoreCol '{scoreCol}'": score.isNull(),
-        f"scoreCol '{scoreCol}' outside [0, 1]": F.isnan(score) | ~score.between(0, 1),
-        f"null or NaN labelCol '{labelCol}'": F.col("positive").isNull(),
-        f"weightCol '{weightCol}' null, NaN, negative or infinite": bad_weight(mass),
-    }
     edges = np.linspace(0, 1, bins + 1)
     found = (
         rows.withColumn("fault", fault_code(faults))

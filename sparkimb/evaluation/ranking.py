@@ -12,17 +12,8 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from sparkimb.columns import column, require_columns
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation.inputs import (
-    bad_weight,
-    bucket,
-    fault_code,
-    is_positive,
-    refuse_faults,
-    require_numeric,
-    weight,
-)
+from sparkimb.evaluation.inputs import bucket, fault_code, refuse_faults, scored_rows
 
 # Distinct scores that the driver takes in.  A row is 36 bytes (three doubles, a count, a code): 36 MB on the wire, far
 # under Spark's default result limit of 1 GB, and about 150 MB on the driver with the sorted copy and the running sums.
@@ -132,20 +123,9 @@ class RankingMetrics:
         positiveLabel: Any = 1,
         weightCol: str | None = None,
     ) -> None:
-        require_columns(dataset, scoreCol=scoreCol, labelCol=labelCol, weightCol=weightCol)
-        require_numeric(dataset, scoreCol=scoreCol, weightCol=weightCol)
-        rows = dataset.select(
-            column(scoreCol).cast("double").alias("score"),
-            is_positive(dataset, labelCol, positiveLabel).alias("positive"),
-            weight(weightCol).alias("weight"),
+        rows, faults = scored_rows(
+            dataset, scoreCol=scoreCol, labelCol=labelCol, positiveLabel=positiveLabel, weightCol=weightCol
         )
-        faults = {
-            f"null scoreCol '{scoreCol}'": F.col("score").isNull(),
-            f"NaN in scoreCol '{scoreCol}'": F.isnan("score"),
-            f"infinite scoreCol '{scoreCol}'": F.abs("score") == float("inf"),
-            f"null or NaN labelCol '{labelCol}'": F.col("positive").isNull(),
-            f"weightCol '{weightCol}' null, NaN, negative or infinite": bad_weight(F.col("weight")),
-        }
         self.steps = _find_steps(rows, faults)
         self.positives, self.negatives = self.steps.positives, self.steps.negatives
         if not (self.positives > 0 and self.negatives > 0):
@@ -262,12 +242,6 @@ def _fourth_root(share: Values) -> Values:
     It makes the grid fine where few false positives decide about the precision.
     """
     return (share * share) ** 0.125
-
-
-# The rows of a dataset, checked and grouped.
-
-
-# The two places where the steps can be.
 
 
 def _find_steps(rows: DataFrame, faults: Mapping[str, Column]) -> Steps:
