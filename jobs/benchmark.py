@@ -26,11 +26,13 @@ import pandas as pd
 import pyspark
 import typer
 from config import Benchmark, load
+from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich.console import Console
 from rich.table import Table
 from session import session
+from sklearn.metrics import average_precision_score, roc_auc_score
 from storage import Storage
 
 import sparkimb
@@ -38,6 +40,9 @@ from sparkimb import SMOTE, ClassWeigher, RandomOverSampler, RandomUnderSampler
 from sparkimb.base import Sampler
 from sparkimb.datasets import blobs
 from sparkimb.errors import SparkimbError
+from sparkimb.evaluation.inputs import scored_rows
+from sparkimb.evaluation.ranking import RankingMetrics
+from sparkimb.evaluation.steps import DistributedSteps
 from sparkimb.neighbors import nearest_neighbors
 
 Work: TypeAlias = Callable[[], object]
@@ -232,12 +237,69 @@ def neighbors(ground: Ground) -> Contest:
     )
 
 
+def ranking(ground: Ground) -> Contest:
+    """The areas under both curves of a continuous score, against Spark's one of them, and against scikit-learn's both.
+
+    scikit-learn has the scores and labels in memory, as NumPy arrays.  What the scores are is `_scored`.
+    """
+    return _ranking(ground, _scored(ground), RankingMetrics)
+
+
+def ranking_ties(ground: Ground) -> Contest:
+    """The same for scores of three decimals, of which there are some ten thousand."""
+    return _ranking(ground, _scored(ground).withColumn("score", F.round("score", 3)), RankingMetrics)
+
+
+def ranking_distributed(ground: Ground) -> Contest:
+    """The same by prefix sums on the executors, as if the positives' scores were too many for the driver."""
+
+    def distributed(scored: DataFrame) -> RankingMetrics:
+        rows = scored_rows(scored, scoreCol="score", labelCol="label", positiveLabel=1, weightCol=None)
+        return RankingMetrics.fromSteps(DistributedSteps(*rows))
+
+    return _ranking(ground, _scored(ground), distributed)
+
+
+def _scored(ground: Ground) -> DataFrame:
+    """Return the label and a score that is near the best there is, a double with next to no ties."""
+    return ground.read().select("label", (F.col("f0").cast("double") + F.col("f1").cast("double") / 16).alias("score"))
+
+
+def _ranking(ground: Ground, scored: DataFrame, made: Callable[[DataFrame], RankingMetrics]) -> Contest:
+    table = scored.toArrow()
+    label, score = table["label"].to_numpy(), table["score"].to_numpy()
+    evaluator = BinaryClassificationEvaluator(rawPredictionCol="score", metricName="areaUnderPR")
+
+    def both() -> tuple[float, float]:
+        metrics = made(scored)
+        return metrics.areaUnderROC, metrics.averagePrecision
+
+    truth = roc_auc_score(label, score), average_precision_score(label, score)
+    return Contest(
+        subject=both,
+        baselines={
+            "pyspark's evaluator": lambda: evaluator.evaluate(scored),
+            "scikit-learn": lambda: (roc_auc_score(label, score), average_precision_score(label, score)),
+        },
+        rows_in=ground.rows_in,
+        rows_out=0,
+        found={
+            "positives": int(label.sum()),
+            "largest_error": max(abs(one - other) for one, other in zip(both(), truth, strict=True)),
+        },
+    )
+
+
 def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
     ground.write(sampler.fitResample(ground.read()))
 
 
 CONTESTS: dict[str, Callable[[Ground], Contest]] = {
-    contest.__name__: contest for contest in (under_sampling, class_weights, fit, over_sampling, smote, neighbors)
+    contest.__name__: contest
+    for contest in (
+        *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
+        *(ranking, ranking_ties, ranking_distributed),
+    )
 }
 
 

@@ -20,9 +20,12 @@ from treatments import Treated, kept, text_of
 from sparkimb.columns import column, quoted, temporary_name
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation import RankingMetrics, best_threshold, confusion_matrix, correct_priors, probability_metrics
+from sparkimb.evaluation.intervals import confusion_interval, wilson_interval
 from sparkimb.strategy import Label
 
 CURVE_POINTS = 400  # more than a plot has pixels for; keeps the report under a megabyte
+RANKINGS = ("averagePrecision", "areaUnderPR", "areaUnderROC")
+DECISIONS = ("precision", "recall", "f1", "specificity", "gMean", "balancedAccuracy", "mcc")
 BINARY = ("GBTClassifier", "FMClassifier")  # the learners of pyspark.ml that know two classes only
 
 
@@ -114,6 +117,13 @@ class Learning:
             probability = probability_metrics(tested, labelCol="truth", positiveLabel=True)
             decided = tested.withColumn("decision", F.col("score") >= F.lit(best.threshold))
             matrix = confusion_matrix(decided, predictionCol="decision", labelCol="truth", positiveLabel=True)
+            intervals = {name: ranking.interval(name) for name in RANKINGS}
+            intervals |= {name: confusion_interval(matrix, name) for name in DECISIONS}
+            tp, fp = int(matrix.truePositives()), int(matrix.falsePositives())
+            fn, tn = int(matrix.falseNegatives()), int(matrix.trueNegatives())
+            # A replicate of no errors has none either: the bootstrap would be sure of a recall of 1.
+            shares = {"precision": (tp, tp + fp), "recall": (tp, tp + fn), "specificity": (tn, tn + fp)}
+            intervals |= {name: wilson_interval(part, rows) for name, (part, rows) in shares.items() if rows}
             pr, roc, cuts = (
                 ranking.prCurve(CURVE_POINTS),
                 ranking.rocCurve(CURVE_POINTS),
@@ -123,26 +133,10 @@ class Learning:
             "seconds": seconds,
             "threshold": best.threshold,
             "objective": best.objective,
-            "metrics": {
-                "averagePrecision": ranking.averagePrecision,
-                "areaUnderPR": ranking.areaUnderPR,
-                "areaUnderROC": ranking.areaUnderROC,
-                "precision": matrix.precision(),
-                "recall": matrix.recall(),
-                "f1": matrix.f1(),
-                "specificity": matrix.specificity(),
-                "gMean": matrix.gMean,
-                "balancedAccuracy": matrix.balancedAccuracy,
-                "mcc": matrix.mcc,
-                "brier": probability.brier,
-                "expectedCalibrationError": probability.expectedCalibrationError,
-            },
-            "confusion": {
-                "truePositive": int(matrix.truePositives()),
-                "falsePositive": int(matrix.falsePositives()),
-                "falseNegative": int(matrix.falseNegatives()),
-                "trueNegative": int(matrix.trueNegatives()),
-            },
+            "metrics": {name: interval.estimate for name, interval in intervals.items()}
+            | {"brier": probability.brier, "expectedCalibrationError": probability.expectedCalibrationError},
+            "intervals": {name: [interval.low, interval.high] for name, interval in intervals.items()},
+            "confusion": {"truePositive": tp, "falsePositive": fp, "falseNegative": fn, "trueNegative": tn},
             "curves": {
                 "pr": {name: pr[name].tolist() for name in ("recall", "precision")},
                 "roc": {name: roc[name].tolist() for name in ("falsePositiveRate", "truePositiveRate")},
@@ -151,7 +145,8 @@ class Learning:
                     "observed": probability.reliability["observedShare"].tolist(),
                     "rows": probability.reliability["rows"].tolist(),
                 },
-                "threshold": {name: cuts[name].tolist() for name in ("threshold", "precision", "recall", "f1")},
+                "threshold": {name: cuts[name].tolist() for name in ("threshold", "precision", "recall", "f1")}
+                | {name: cuts[name].astype(int).tolist() for name in ("truePositives", "falsePositives")},
             },
         }
 

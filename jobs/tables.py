@@ -71,6 +71,14 @@ def print_treatments(results: Mapping[str, Any]) -> None:
     for heading in metrics.values() if "learner" in results else ():
         table.add_column(heading, justify="right")
     for treatment in results["treatments"]:
-        figures = [f"{treatment['metrics'][name]:.3f}" for name in metrics] if "metrics" in treatment else []
+        figures = [figure(treatment, name) for name in metrics] if "metrics" in treatment else []
         table.add_row(escape(treatment["name"]), f"{sum(treatment['rows'].values()):,}", *figures)
     console.print(table)
+
+
+def figure(treatment: Mapping[str, Any], name: str) -> str:
+    """Return a metric; under the two that treatments are chosen by, their 95 % interval where there is one."""
+    shown, ends = f"{treatment['metrics'][name]:.3f}", treatment.get("intervals", {}).get(name)
+    if name not in ("averagePrecision", "f1") or ends is None:
+        return shown
+    return f"{shown}\n[dim]{ends[0]:.2f} to {ends[1]:.2f}[/dim]"

@@ -3,6 +3,7 @@
 Samplers that change training rows only, class weights, and exact distributed metrics, as Spark ML stages.
 """
 
+from sparkimb.adviser import Advice, advise
 from sparkimb.errors import NotEnoughSamplesError, ScoringPathError, SparkimbError
 from sparkimb.over_sampling import (
     ADASYN,
@@ -43,6 +44,7 @@ __all__ = [
     "SMOTENC",
     "SVMSMOTE",
     "ADASYNModel",
+    "Advice",
     "BorderlineSMOTE",
     "BorderlineSMOTEModel",
     "ClassWeigher",
@@ -69,6 +71,7 @@ __all__ = [
     "SamplingPlan",
     "ScoringPathError",
     "SparkimbError",
+    "advise",
     "class_counts",
     "imbalance_profile",
 ]

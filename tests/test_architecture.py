@@ -27,7 +27,7 @@ LAYERS: tuple[set[str], ...] = (
     {"exact", "neighbors"},
     {"base"},
     {"under_sampling", "over_sampling", "weights", "evaluation", "generative", "datasets"},
-    {"combine", "pipeline"},
+    {"combine", "pipeline", "adviser"},
     {"ensemble", "streaming", "feed", "training", "report"},
     {"testing", "cli"},
 )
@@ -51,8 +51,17 @@ MAY_ACT = {
     "sparkimb.over_sampling.partition_local": {"collect"},  # counts of classes by group, at most 100,000
     "sparkimb.over_sampling.random": {"collect"},  # the standard deviations of the classes
     "sparkimb.evaluation.confusion": {"toArrow"},  # grouped counts
-    "sparkimb.evaluation.probabilities": {"toArrow"},
-    "sparkimb.evaluation.ranking": {"toArrow", "collect"},
+    "sparkimb.evaluation.probabilities": {"toArrow"},  # sums by bin, and the distinct scores that bins are cut at
+    "sparkimb.evaluation.steps": {"toArrow", "collect"},  # scores on the driver up to a million, or sums of ranges
+    "sparkimb.evaluation.score_gaps": {"toArrow"},  # the positives' scores, counts between them
+    "sparkimb.evaluation.multiclass_ranking": {"toArrow", "collect"},
+    "sparkimb.evaluation.intervals": {"toArrow"},  # rows alike, with their numbers
+    "sparkimb.evaluation.calibrators": {"toArrow"},  # grouped scores of each class
+    "sparkimb.evaluation.data_balance": {"toArrow"},  # counts of values
+    "sparkimb.evaluation.stratified_folds": {"toArrow"},  # counts of groups, or times of the smallest class
+    "sparkimb.evaluation.instance_hardness": {"toArrow"},  # counts by class
+    "sparkimb.pipeline": {"write"},  # its own writer
+    "sparkimb.adviser": {"persist"},  # the rows while treatments are compared, and their scores
     "sparkimb.testing": {"collect", "count", "persist", "write"},  # on a few hundred rows of its own
 }
 

@@ -14,11 +14,12 @@ from pyspark.ml.param import Params
 from pyspark.sql import SparkSession
 
 import sparkimb
+import sparkimb.evaluation
 from sparkimb.testing import documented_parameters, signature_parameters
 
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ["sparkimb", *(module.name for module in pkgutil.walk_packages(sparkimb.__path__, "sparkimb."))]
-PUBLIC = {name: getattr(sparkimb, name) for name in sparkimb.__all__}
+PUBLIC = {name: getattr(package, name) for package in (sparkimb, sparkimb.evaluation) for name in package.__all__}
 STAGES = [
     cls for cls in PUBLIC.values() if inspect.isclass(cls) and issubclass(cls, Params) and signature_parameters(cls)
 ]

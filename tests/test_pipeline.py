@@ -10,19 +10,36 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from compare import rows
 from conftest import CONNECT
 from pyspark.ml import Estimator, Model, PipelineModel
 from pyspark.ml import Pipeline as SparkPipeline
-from pyspark.ml.classification import LogisticRegression
+from pyspark.ml.classification import (
+    DecisionTreeClassifier,
+    FMClassifier,
+    LinearSVC,
+    LogisticRegression,
+    NaiveBayes,
+    OneVsRest,
+)
 from pyspark.ml.evaluation import BinaryClassificationEvaluator, Evaluator
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationSplit
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from sparkimb import ClassWeigher, Pipeline, RandomOverSampler, RandomUnderSampler, SparkimbError, class_counts
+from sparkimb import (
+    SMOTE,
+    ClassWeigher,
+    Pipeline,
+    RandomOverSampler,
+    RandomUnderSampler,
+    SparkimbError,
+    class_counts,
+)
+from sparkimb.evaluation.platt import PlattCalibrator
 from sparkimb.testing import example
 
 COUNTS = {0.0: 120, 1.0: 24}
@@ -55,6 +72,15 @@ class RecordingEvaluator(Evaluator):
     def _evaluate(self, dataset: DataFrame) -> float:
         self.evaluated.append(sorted(row["id"] for row in dataset.select("id").collect()))
         return 0.0
+
+
+def arrays(dataset: DataFrame, *names: str) -> list[Any]:
+    """Return columns as NumPy arrays, in the order of the ids."""
+    found = dataset.orderBy("id").select(*names).collect()
+    return [
+        np.array([row[i].toArray() if hasattr(row[i], "toArray") else row[i] for row in found])
+        for i in range(len(names))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +225,7 @@ def test_a_fitted_pipeline_loads_where_sparkimb_is_not_installed(train: DataFram
     assembler, regression = learner()
     weighted = regression.copy().setWeightCol("weight")
     stages = [assembler, RandomUnderSampler(samplingStrategy=0.5, idCols=["id"]), ClassWeigher(), weighted]
-    model = Pipeline(stages=stages).fit(train)
+    model = Pipeline(stages=stages, calibrate=True).fit(train)
     model.write().save(str(tmp_path / "model"))
     train.write.parquet(str(tmp_path / "rows"))
     for file in tmp_path.joinpath("model").rglob("*"):
@@ -212,6 +238,151 @@ from pyspark.sql import SparkSession
 spark = SparkSession.builder.master("local[1]").getOrCreate()
 scored = PipelineModel.load({str(tmp_path / "model")!r}).transform(spark.read.parquet({str(tmp_path / "rows")!r}))
 print(scored.count(), scored.select("prediction").distinct().count())
+print(*(row["probability"][1] for row in scored.orderBy("id").select("probability").head(3)))
 """
     run = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, timeout=240)
-    assert run.stdout.split() == ["144", "2"], run.stderr
+    assert run.stdout.split()[:2] == ["144", "2"], run.stderr
+    [probability] = arrays(model.transform(train), "probability")
+    assert [float(p) for p in run.stdout.split()[2:]] == pytest.approx(probability[:3, 1].tolist(), rel=1e-12)
+
+
+def test_calibrate_undoes_what_samplers_and_weights_did(train: DataFrame) -> None:
+    """Under-sampling, copies, and weights that multiply both: the model of these steps by hand, corrected by hand."""
+    assembler, _ = learner()
+    under = RandomUnderSampler(samplingStrategy={0.0: 60}, idCols=["id"])
+    over = RandomOverSampler(samplingStrategy={1.0: 40}, inputCols=["f0", "f1"], idCols=["id"])
+    weigher = ClassWeigher(weights={0: 1, 1: 4})
+    regression = LogisticRegression(weightCol="weight", regParam=0.01)
+    stages = [assembler, under, over, weigher, regression]
+    plain = Pipeline(stages=stages).fit(train).transform(train)
+    model = Pipeline(stages=stages, calibrate=True).fit(train)
+    assert type(model) is PipelineModel
+    scored = model.transform(train)
+    assert scored.columns == [
+        *train.columns,
+        "features",
+        "rawPrediction",
+        "uncorrectedProbability",
+        "prediction",
+        "probability",
+    ]
+    [expected] = arrays(plain, "probability")
+    probability, uncorrected, prediction = arrays(scored, "probability", "uncorrectedProbability", "prediction")
+    np.testing.assert_allclose(uncorrected, expected, rtol=1e-9)
+    shift = np.array([60 / 120 * 1, 40 / 24 * 4])  # rows kept and copied, and weighed
+    expected = uncorrected / shift
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probability, expected, rtol=1e-12)
+    assert prediction.tolist() == expected.argmax(axis=1).tolist()
+    assert prediction.tolist() != uncorrected.argmax(axis=1).tolist()
+    assert np.argsort(probability[:, 1]).tolist() == np.argsort(uncorrected[:, 1]).tolist()
+
+
+def test_calibrate_makes_probabilities_true_where_the_truth_is_known(spark: SparkSession) -> None:
+    """Two Gaussians: the posterior is a logistic function of x, which a logistic regression can learn."""
+    rng = np.random.default_rng(0)
+    label = (rng.random(20_000) < 0.05).astype(float)
+    x = rng.normal(size=20_000) + 1.5 * label
+    df = spark.createDataFrame(
+        [(i, float(label[i]), float(x[i])) for i in range(20_000)], "id int, label double, x double"
+    )
+    stages = [
+        VectorAssembler(inputCols=["x"], outputCol="features"),
+        RandomUnderSampler(idCols=["id"]),
+        LogisticRegression(),
+    ]
+    probability, uncorrected = arrays(
+        Pipeline(stages=stages, calibrate=True).fit(df).transform(df), "probability", "uncorrectedProbability"
+    )
+    truth = 1 / (1 + np.exp(-(1.5 * x - 1.5**2 / 2 + np.log(0.05 / 0.95))))
+    assert np.abs(probability[:, 1] - truth).mean() < 0.1 * np.abs(uncorrected[:, 1] - truth).mean()
+    assert probability[:, 1].mean() == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("thresholds", [{"threshold": 0.2}, {"thresholds": [0.3, 0.7]}], ids=str)
+def test_thresholds_of_one_s_own_cut_the_corrected_probability(train: DataFrame, thresholds: dict[str, Any]) -> None:
+    assembler, _ = learner()
+    stages = [assembler, RandomUnderSampler(idCols=["id"]), LogisticRegression(**thresholds)]
+    scored = Pipeline(stages=stages, calibrate=True).fit(train).transform(train)
+    probability, prediction = arrays(scored, "probability", "prediction")
+    cut = [0.8, 0.2] if "threshold" in thresholds else thresholds["thresholds"]
+    assert prediction.tolist() == (probability / cut).argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    "classifier", [DecisionTreeClassifier(maxDepth=2), NaiveBayes(modelType="gaussian")], ids=lambda s: type(s).__name__
+)
+def test_other_classifiers_and_more_classes_are_corrected(spark: SparkSession, classifier: Any) -> None:
+    df = example(spark, {0: 60, 1: 30, 2: 12}).withColumn("label", F.col("label").cast("double"))
+    stages = [RandomUnderSampler(idCols=["id"]), classifier.copy().setProbabilityCol("p")]
+    probability, uncorrected, prediction = arrays(
+        Pipeline(stages=stages, calibrate=True).fit(df).transform(df), "p", "uncorrectedP", "prediction"
+    )
+    expected = uncorrected * [60 / 12, 30 / 12, 1]
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probability, expected, rtol=1e-12, atol=1e-15)
+    assert prediction.tolist() == expected.argmax(axis=1).tolist()
+
+
+def test_classifiers_are_corrected_for_what_they_saw_alone(train: DataFrame) -> None:
+    """The first saw natural rows, the second sampled ones without the weights, and a calibrated pipeline is inside."""
+    assembler, _ = learner()
+    first = LogisticRegression(maxIter=2, predictionCol="a", rawPredictionCol="b", probabilityCol="first")
+    inner = Pipeline(stages=[RandomUnderSampler(idCols=["id"]), ClassWeigher(weightCol="w"), FMClassifier(maxIter=1)])
+    with pytest.raises(SparkimbError, match=r"stages\[1\] is a ClassWeigher, but no classifier with weightCol 'w'"):
+        inner.copy({inner.calibrate: True}).fit(train)
+    second = LogisticRegression(maxIter=2)
+    inner = Pipeline(stages=[RandomUnderSampler(idCols=["id"]), second], calibrate=True)
+    scored = SparkPipeline(stages=[assembler, first, inner]).fit(train).transform(train)
+    assert "uncorrectedFirst" not in scored.columns
+    probability, uncorrected = arrays(scored, "probability", "uncorrectedProbability")
+    odds = probability[:, 1] / probability[:, 0] * uncorrected[:, 0] / uncorrected[:, 1]
+    np.testing.assert_allclose(odds, 24 / 120, rtol=1e-9)
+
+
+def test_what_calibrate_cannot_undo_is_refused_before_any_job(train: DataFrame) -> None:
+    unreadable = train.where(F.raise_error(F.lit("read")).cast("boolean"))
+    under, regression = RandomUnderSampler(), LogisticRegression()
+    inner = SparkPipeline(stages=[regression])
+    for stages, message in [
+        ([SMOTE(), regression], r"stages\[0\] is a SMOTE, which looks at the features, so .* IsotonicCalibrator"),
+        ([RandomUnderSampler(strataCols=["color"]), regression], "RandomUnderSampler with strataCols"),
+        ([RandomOverSampler(shrinkage=1.0), regression], "RandomOverSampler with shrinkage"),
+        ([under, LinearSVC()], "the LinearSVC after it writes no probabilities"),
+        ([under, OneVsRest(classifier=regression)], "the OneVsRest after it writes no probabilities"),
+        ([under, inner], "but no classifier follows"),
+        ([ClassWeigher(), regression], "but no classifier with weightCol 'weight' follows"),
+        ([RandomUnderSampler(labelCol="fraud"), regression], "labelCol 'fraud', but the LogisticRegression"),
+        ([under, PlattCalibrator()], "the PlattCalibrator after it would learn from training rows with changed"),
+    ]:
+        with pytest.raises(SparkimbError, match=message):
+            Pipeline(stages=stages, calibrate=True).fit(unreadable)
+    with pytest.raises(SparkimbError, match="the PlattCalibrator after it would learn"):
+        Pipeline(stages=[under, regression, PlattCalibrator()]).fit(unreadable)
+    nothing = ClassWeigher(weights={0: 0, 1: 1})
+    assembler, _ = learner()
+    with pytest.raises(SparkimbError, match=r"ClassWeigher leaves nothing of class 0\.0"):
+        Pipeline(stages=[assembler, nothing, LogisticRegression(weightCol="weight")], calibrate=True).fit(train)
+    with pytest.raises(TypeError, match="calibrate"):
+        Pipeline(calibrate="yes")
+
+
+def test_calibrate_comes_back_from_disk(train: DataFrame, tmp_path: Path) -> None:
+    assembler, regression = learner()
+    pipeline = Pipeline(stages=[assembler, RandomUnderSampler(idCols=["id"]), regression], calibrate=True)
+    evaluator = BinaryClassificationEvaluator(rawPredictionCol="probability")
+    validator = CrossValidator(
+        estimator=pipeline,
+        estimatorParamMaps=ParamGridBuilder().addGrid(pipeline.calibrate, [True, False]).build(),
+        evaluator=evaluator,
+        numFolds=2,
+        foldCol="fold",
+    )
+    validator.write().overwrite().save(str(tmp_path / "validator"))
+    again = CrossValidator.load(str(tmp_path / "validator"))
+    assert again.getEstimator().getCalibrate() is True
+    assert [list(grid.values()) for grid in again.getEstimatorParamMaps()] == [[True], [False]]
+    model = fit_quietly(again, train)
+    assert model.avgMetrics[0] == pytest.approx(model.avgMetrics[1], abs=1e-12), "ranks are as they were"
+    SparkPipeline(stages=[]).write().save(str(tmp_path / "plain"))
+    assert Pipeline.load(str(tmp_path / "plain")).getCalibrate() is False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkimb.columns import check_label_type, column, require_columns
-from sparkimb.draws import row_key, uniform
+from sparkimb.draws import DrawSet, row_key, uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws, largest_remainder
-from sparkimb.statistics import check_labels, draw_histograms
+from sparkimb.statistics import Group, Histogram, check_labels, draw_histograms
+from sparkimb.strategy import Label
+
+# The rows of each class that have their draws here are of the part; those of no part before the last are of the last.
+Part = dict[Label, DrawSet]
 
 
 def stratified_split(
@@ -56,15 +60,42 @@ def stratified_split(
     if splitCol in dataset.columns:
         raise SparkimbError(f"splitCol '{splitCol}' is there already. Name a column that the dataset does not have.")
     draw = uniform(*row_key(dataset, idCols or dataset.columns), seed=seed, purpose="stratified_split")
-    left = draw_histograms(dataset, labelCol=labelCol, strataCols=(), draw=draw)
-    check_labels({label: sum(histogram.values()) for (label, _), histogram in left.items()}, labelCol)
-    sizes = {group: largest_remainder(sum(h.values()), list(fractions.values())) for group, h in left.items()}
+    histograms = draw_histograms(dataset, labelCol=labelCol, strataCols=(), draw=draw)
+    counts = rows_by_label(histograms, labelCol)
+    shares = list(fractions.values())
+    sizes = {label: largest_remainder(rows, shares) for label, rows in counts.items()}
+    parts = choose_parts(dataset, histograms=histograms, sizes=sizes, labelCol=labelCol, draw=draw)
+    *names, last = fractions
+    return dataset.withColumn(splitCol, F.coalesce(part_of(parts, names, labelCol=labelCol, draw=draw), F.lit(last)))
 
-    *parts, last = fractions
-    part = F.when(F.lit(False), F.lit(last))
-    for i, name in enumerate(parts):
-        wanted = {group: rows[i] for group, rows in sizes.items()}
+
+def rows_by_label(histograms: Mapping[Group, Histogram], labelCol: str) -> dict[Label, int]:
+    """Return the rows of each class, the largest first, and check the labels."""
+    return check_labels({label: sum(histogram.values()) for (label, _), histogram in histograms.items()}, labelCol)
+
+
+def choose_parts(
+    dataset: DataFrame,
+    *,
+    histograms: Mapping[Group, Histogram],
+    sizes: Mapping[Label, Sequence[int]],
+    labelCol: str,
+    draw: Column,
+) -> list[Part]:
+    """Choose the draws of each part but the last, so that its classes have their sizes: one job a part, often none."""
+    parts: list[Part] = []
+    left = dict(histograms)
+    for i in range(len(next(iter(sizes.values()))) - 1):
+        wanted: dict[Group, int] = {(label, ()): rows[i] for label, rows in sizes.items()}
         chosen, left = choose_draws(dataset, histograms=left, sizes=wanted, labelCol=labelCol, strataCols=(), draw=draw)
-        for (label, _), draws in chosen.items():
-            part = part.when((column(labelCol) == F.lit(label)) & draws.contains(draw), F.lit(name))
-    return dataset.withColumn(splitCol, part.otherwise(F.lit(last)))
+        parts.append({label: draws for (label, _), draws in chosen.items()})
+    return parts
+
+
+def part_of(parts: Sequence[Part], names: Sequence[str | int], *, labelCol: str, draw: Column) -> Column:
+    """Return the name of a row's part; null in the last part, which has none, and for labels of no part."""
+    found = F.when(F.lit(False), F.lit(names[0]) if names else F.lit(None))
+    for part, name in zip(parts, names, strict=True):
+        for label, draws in part.items():
+            found = found.when((column(labelCol) == F.lit(label)) & draws.contains(draw), F.lit(name))
+    return found

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import BooleanType, DoubleType, FloatType, NumericType, StringType
 
-from sparkimb.columns import check_label_type, column
+from sparkimb.columns import check_label_type, column, require_columns
 from sparkimb.errors import SparkimbError
 
 
@@ -55,6 +55,46 @@ def weight(weightCol: str | None) -> Column:
 def bad_weight(weight: Column) -> Column:
     """Return whether a weight is null, NaN, negative or infinite; never null."""
     return ~F.coalesce((weight >= 0) & (weight < float("inf")), F.lit(False))
+
+
+def scored_rows(
+    dataset: DataFrame,
+    *,
+    scoreCol: str,
+    labelCol: str,
+    positiveLabel: Any,
+    weightCol: str | None,
+    probabilities: bool = False,
+) -> tuple[DataFrame, dict[str, Column]]:
+    """Return the columns `score`, `positive` and `weight`, and the faults that a row of them may have, by their names.
+
+    Parameters
+    ----------
+    probabilities : bool
+        Whether scores are to be in [0, 1], or any finite numbers.
+    """
+    require_columns(dataset, scoreCol=scoreCol, labelCol=labelCol, weightCol=weightCol)
+    require_numeric(dataset, scoreCol=scoreCol, weightCol=weightCol)
+    rows = dataset.select(
+        column(scoreCol).cast("double").alias("score"),
+        is_positive(dataset, labelCol, positiveLabel).alias("positive"),
+        weight(weightCol).alias("weight"),
+    )
+    score = F.col("score")
+    if probabilities:
+        wrong = {f"scoreCol '{scoreCol}' outside [0, 1]": F.isnan(score) | ~score.between(0, 1)}
+    else:
+        wrong = {
+            f"NaN in scoreCol '{scoreCol}'": F.isnan(score),
+            f"infinite scoreCol '{scoreCol}'": F.abs(score) == float("inf"),
+        }
+    faults = {
+        f"null scoreCol '{scoreCol}'": score.isNull(),
+        **wrong,
+        f"null or NaN labelCol '{labelCol}'": F.col("positive").isNull(),
+        f"weightCol '{weightCol}' null, NaN, negative or infinite": bad_weight(F.col("weight")),
+    }
+    return rows, faults
 
 
 def fault_code(faults: Mapping[str, Column]) -> Column:

@@ -1,86 +1,47 @@
-"""Exact ROC and precision-recall metrics of a score: the areas, the curves, and the best step along them."""
+"""Exact ROC and precision-recall metrics of a score: areas, curves, the top of the list, and intervals of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame
 
-from sparkimb.columns import column, require_columns
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation.inputs import (
-    bad_weight,
-    bucket,
-    fault_code,
-    is_positive,
-    refuse_faults,
-    require_numeric,
-    weight,
-)
+from sparkimb.evaluation.inputs import scored_rows
+from sparkimb.evaluation.intervals import Interval, RowGroups, check_replicates, percentile_interval
+from sparkimb.evaluation.score_gaps import METRICS
+from sparkimb.evaluation.steps import ROUNDING, CollectedSteps, Step, Steps, Values, clip, divide, find_steps
 
-# Distinct scores that the driver takes in.  A row is 36 bytes (three doubles, a count, a code): 36 MB on the wire, far
-# under Spark's default result limit of 1 GB, and about 150 MB on the driver with the sorted copy and the running sums.
-# Many more would wait for one task, through which the limit passes all rows.
-MAX_SCORES = 1_000_000
-# Beyond MAX_SCORES the scores are cut into this many ranges, one sort each.  A range of a billion distinct scores is
-# then 4 million rows, 160 MB, and the totals that the driver collects stay at 256 rows.
-RANGES = 256
+__all__ = ["MAX_POINTS", "ROUNDING", "KolmogorovSmirnov", "RankingMetrics", "Step", "Values", "divide"]
+
 # A curve of more points than this is a dataset: no plot shows them, and the driver would have to hold them.
 MAX_POINTS = 100_000
-# Running sums of weights differ by rounding between the two paths; positions closer than this are the same.
-ROUNDING = 1e-9
-
-# NumPy arrays or Spark columns.  The formulas use only + - * / ** and comparisons, so that both paths share them.
-Values: TypeAlias = Any
+# Bins of a lift table: percentiles.  Each is a sum of its own in one aggregate.
+MAX_BINS = 100
 
 
-@dataclass(frozen=True)
-class Step:
-    """Weights at one distinct score (`p` positives, `n` others) and at or above it (`tp`, `fp`)."""
+class KolmogorovSmirnov(NamedTuple):
+    """The largest distance of the two classes' distributions, in [0, 1], and the score where it is reached."""
 
-    p: Values
-    n: Values
-    tp: Values
-    fp: Values
-
-
-class Steps(Protocol):
-    """The distinct scores of a dataset, highest first, wherever they are held."""
-
-    count: int
-    positives: float
-    negatives: float
-
-    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
-        """Sum each value of the formula over all steps."""
-
-    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
-        """Return score, tp and fp where the formula's value is largest among the steps that it allows.
-
-        Of equal values the highest score wins.  None if no step is allowed.
-        """
-
-    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
-        """Return score, tp and fp of the steps kept, highest score first."""
+    statistic: float
+    threshold: float
 
 
 class RankingMetrics:
     """Exact areas and curves of a binary score, equal to scikit-learn's with ties and weights at any size.
 
     Spark's own `BinaryClassificationMetrics` bins the scores by rows, and so loses the few top rows where a rare class
-    lives.  Here rows are grouped by score and nothing else is merged.
+    lives.  Here no two rows count as tied unless their scores are equal.
 
     Parameters
     ----------
     dataset : DataFrame
-        One row per example.  Beyond MAX_SCORES distinct scores it is read several times, so it must give the same rows
-        each time.
+        One row per example.  It is read at least twice, so it must give the same rows each time.
     scoreCol : str, default="score"
         Number, higher for the positive class; finite, never null.  Not necessarily a probability.
     labelCol : str, default="label"
@@ -110,9 +71,13 @@ class RankingMetrics:
 
     Notes
     -----
-    Cost: up to MAX_SCORES distinct scores one action with one shuffle, of one row per distinct score and partition; the
-    rest is NumPy on the driver.  Beyond, three more actions here, and one for the areas, for each curve and for each
-    call of `best_threshold`, each with that shuffle and one more of the distinct scores; the driver holds 256 totals.
+    Cost: two actions, and none for any metric or curve of up to MAX_SCORES rows, or of up to MAX_POSITIVES distinct
+    scores of positives.  The first shuffles one row per positive's score and partition.  The second does so for the
+    others' scores up to MAX_SCORES rows; beyond, it shuffles one row per gap between the positives' scores, so that
+    rare positives among any number of rows cost two scans.  All areas and all best thresholds are the same for that,
+    but curves have no points inside a gap: there only the false positives change.
+    Where the positives are too many as well, three actions, and then one for the areas, for each curve and for each
+    other metric, each with a shuffle of the rows; the driver holds 512 totals.
     Without weights (or with whole numbers) the sums per score are exact, whatever the partitioning; with other weights
     results may move in the last bits.
 
@@ -132,28 +97,27 @@ class RankingMetrics:
         positiveLabel: Any = 1,
         weightCol: str | None = None,
     ) -> None:
-        require_columns(dataset, scoreCol=scoreCol, labelCol=labelCol, weightCol=weightCol)
-        require_numeric(dataset, scoreCol=scoreCol, weightCol=weightCol)
-        rows = dataset.select(
-            column(scoreCol).cast("double").alias("score"),
-            is_positive(dataset, labelCol, positiveLabel).alias("positive"),
-            weight(weightCol).alias("weight"),
+        rows, faults = scored_rows(
+            dataset, scoreCol=scoreCol, labelCol=labelCol, positiveLabel=positiveLabel, weightCol=weightCol
         )
-        faults = {
-            f"null scoreCol '{scoreCol}'": F.col("score").isNull(),
-            f"NaN in scoreCol '{scoreCol}'": F.isnan("score"),
-            f"infinite scoreCol '{scoreCol}'": F.abs("score") == float("inf"),
-            f"null or NaN labelCol '{labelCol}'": F.col("positive").isNull(),
-            f"weightCol '{weightCol}' null, NaN, negative or infinite": bad_weight(F.col("weight")),
-        }
-        self.steps = _find_steps(rows, faults)
-        self.positives, self.negatives = self.steps.positives, self.steps.negatives
+        self._take(find_steps(rows, faults), rows if weightCol else None)
         if not (self.positives > 0 and self.negatives > 0):
             unit = f"weights '{weightCol}'" if weightCol else "rows"
             raise SparkimbError(
                 f"Ranking metrics need two classes, but the {unit} with {labelCol} = {positiveLabel!r} sum to "
                 f"{self.positives:g} and all others to {self.negatives:g}. Check positiveLabel, or take more rows."
             )
+
+    @classmethod
+    def fromSteps(cls, steps: Steps) -> RankingMetrics:
+        """Return the metrics of steps, both classes of which have weight; `interval` takes it for numbers of rows."""
+        metrics = object.__new__(cls)
+        metrics._take(steps, None)
+        return metrics
+
+    def _take(self, steps: Steps, weighted: DataFrame | None) -> None:
+        self.steps, self._weighted = steps, weighted
+        self.positives, self.negatives = steps.positives, steps.negatives
 
     @property
     def areaUnderROC(self) -> float:
@@ -187,12 +151,127 @@ class RankingMetrics:
 
         return self.steps.sums(areas)
 
+    def partialAreaUnderROC(self, maxFPR: float, *, standardised: bool = True) -> float:
+        """Return the area under the ROC curve up to a false positive rate in (0, 1].
+
+        Parameters
+        ----------
+        standardised : bool, default=True
+            Scale as scikit-learn does with max_fpr: 0.5 for a random, 1 for a perfect score.  Else the raw area, in
+            [0, maxFPR].
+
+        References
+        ----------
+        .. [1] McClish, "Analyzing a portion of the ROC curve", Medical Decision Making 9, 1989, 190-195.
+        """
+        if not 0 < maxFPR <= 1:
+            raise SparkimbError(f"maxFPR is {maxFPR}. Give a false positive rate in (0, 1].")
+        positives, negatives = self.positives, self.negatives
+
+        def area(at: Step) -> list[Values]:
+            width = clip(at.fp / negatives, 0, maxFPR) - clip((at.fp - at.n) / negatives, 0, maxFPR)
+            reached = divide(width, at.n / negatives)  # share of the step that lies below maxFPR
+            return [width * (at.tp - at.p + at.p * reached / 2) / positives]
+
+        (raw,) = self.steps.sums(area)
+        chance = maxFPR * maxFPR / 2
+        return 0.5 * (1 + (raw - chance) / (maxFPR - chance)) if standardised else raw
+
+    def precisionAt(self, k: float) -> float:
+        """Return the share of positives among the k rows (by weight, with weights) of the highest scores, in [0, 1].
+
+        Where the k-th row ties with others it is the mean over all orders of these.  k is in (0, all rows].
+        """
+        return self._found(k) / k
+
+    def recallAt(self, k: float) -> float:
+        """Return the share of the positives that are among the k rows of the highest scores, in [0, 1].
+
+        Ties and k are as in `precisionAt`.
+        """
+        return self._found(k) / self.positives
+
+    def _found(self, k: float) -> float:
+        total = self.positives + self.negatives
+        if not 0 < k <= total * (1 + ROUNDING):
+            raise SparkimbError(f"k is {k}, but there are rows of weight {total:g}. Give a number in (0, {total:g}].")
+        return self._captured([k])[0]
+
+    def _captured(self, tops: list[float]) -> list[float]:
+        """Return the weight of the positives among the top rows, for each weight of rows."""
+
+        def captured(at: Step) -> list[Values]:
+            above, here = at.tp - at.p + at.fp - at.n, at.p + at.n
+            return [at.p * clip((top - above) / here, 0, 1) for top in tops]
+
+        return self.steps.sums(captured)
+
+    def recallAtPrecision(self, precision: float) -> float:
+        """Return the highest recall at a threshold whose precision is at least that given, in [0, 1]; 0.0 if none is.
+
+        `best_threshold(ranking, "recall", min_precision=...)` also tells the threshold.
+        """
+        if not 0 <= precision <= 1:
+            raise SparkimbError(f"precision is {precision}. Give a share in [0, 1].")
+        best = self.steps.best(lambda at: (at.tp, at.tp / (at.tp + at.fp) >= precision - ROUNDING))
+        return 0.0 if best is None else min(best[1] / self.positives, 1.0)
+
+    def precisionAtRecall(self, recall: float) -> float:
+        """Return the highest precision at a threshold whose recall is at least that given, in (0, 1]."""
+        if not 0 < recall <= 1:
+            raise SparkimbError(f"recall is {recall}. Give a share in (0, 1].")
+        positives = self.positives
+        best = self.steps.best(lambda at: (at.tp / (at.tp + at.fp), at.tp / positives >= recall - ROUNDING))
+        assert best is not None  # the lowest score recalls all
+        return best[1] / (best[1] + best[2])
+
+    @cached_property
+    def ks(self) -> KolmogorovSmirnov:
+        """Kolmogorov-Smirnov statistic of the two classes' scores, and its threshold.
+
+        The largest |recall - false positive rate| of all thresholds; of equal ones the highest.
+        """
+        positives, negatives = self.positives, self.negatives
+        best = self.steps.best(lambda at: ((at.tp / positives - at.fp / negatives) ** 2, at.tp >= 0))
+        assert best is not None
+        threshold, tp, fp = best
+        return KolmogorovSmirnov(abs(tp / positives - fp / negatives), threshold)
+
+    def liftTable(self, bins: int = 10) -> pd.DataFrame:
+        """Return what the rows hold from the top of the list down, in bins of equal weight (rows, without weights).
+
+        Columns populationShare (of the rows down to the bin's end), rows, positives, rate (positives / rows), lift
+        (rate / rate of all rows), cumulativeCapture (share of the positives down to the bin's end).  Rows that tie
+        across an end are divided between the bins with the mean of their class, as if in every order.
+
+        Parameters
+        ----------
+        bins : int in [1, MAX_BINS], default=10
+        """
+        if not 1 <= bins <= MAX_BINS:
+            raise SparkimbError(f"bins is {bins}. Give a number of bins in [1, {MAX_BINS}].")
+        total = self.positives + self.negatives
+        shares = np.arange(1, bins + 1) / bins
+        captured = np.array(self._captured((shares * total).tolist()))
+        positives = np.diff(captured, prepend=0.0)
+        rate = positives / (total / bins)
+        return pd.DataFrame(
+            {
+                "populationShare": shares,
+                "rows": total / bins,
+                "positives": positives,
+                "rate": rate,
+                "lift": rate / (self.positives / total),
+                "cumulativeCapture": captured / self.positives,
+            }
+        )
+
     def rocCurve(self, points: int = 1000) -> pd.DataFrame:
         """Return the ROC curve: columns threshold, falsePositiveRate, truePositiveRate, all rates in [0, 1].
 
         The first row is (inf, 0, 0), the last (lowest score, 1, 1).  With `points - 1` distinct scores or fewer every
-        score is there.  Else at most `points` rows in [4, MAX_POINTS]: the first to cross each line of a grid that is
-        even in the true positive rate and fine near 0 in the false positive rate.
+        score is there (of gaps, one).  Else at most `points` rows in [4, MAX_POINTS]: the first to cross each line of a
+        grid that is even in the true positive rate and fine near 0 in the false positive rate.
         """
         curve = self.thresholdCurve(points)[["threshold", "falsePositiveRate", "recall"]]
         curve = curve.rename(columns={"recall": "truePositiveRate"})
@@ -241,13 +320,77 @@ class RankingMetrics:
             }
         )
 
+    def interval(
+        self,
+        metric: str | Callable[[RankingMetrics], float] = "averagePrecision",
+        *,
+        level: float = 0.95,
+        replicates: int = 200,
+        seed: int = 0,
+    ) -> Interval:
+        """Return a confidence interval of a metric by the Poisson bootstrap.
 
-def divide(numerator: Values, denominator: Values, otherwise: Values = 0.0) -> Values:
-    """Divide numbers, arrays or columns; `otherwise` where the denominator is 0."""
-    if isinstance(denominator, Column):
-        return F.when(denominator == 0, otherwise).otherwise(numerator / denominator)
-    defined = np.not_equal(denominator, 0)
-    return np.where(defined, numerator / np.where(defined, denominator, 1.0), otherwise)
+        In each replicate every row counts as often as a Poisson(1) draw says.  For m rows alike that is Poisson(m), so
+        the draws are made on the driver from the counts per score, and the rows are not read again.
+
+        Parameters
+        ----------
+        metric : str or function, default="averagePrecision"
+            "areaUnderROC", "areaUnderPR" or "averagePrecision", or a function of RankingMetrics:
+            `lambda ranking: ranking.precisionAt(100)`.
+        level : float in (0, 1), default=0.95
+        replicates : int, default=200
+            Enough for one beyond each end of the interval.  Those without a positive or without another row do not
+            count.
+        seed : int, default=0
+            The same rows and seed give the same interval, whatever the partitioning.
+
+        Raises
+        ------
+        SparkimbError
+            An unknown metric, numbers out of their range; with weights, more than MAX_SCORES triples of score, class
+            and weight.
+
+        Notes
+        -----
+        Cost: no job, and 60 to 80 ns per replicate and step; with weights one action, which counts rows of equal score,
+        class and weight.  Where the steps are distributed, two actions: the steps of the thinned curve (at most
+        MAX_POINTS) are drawn, and their spread is put around the exact value.
+
+        References
+        ----------
+        .. [1] Chamandy et al., "Estimating uncertainty for massive data streams", Google technical report, 2012.
+        """
+        if isinstance(metric, str) and metric not in METRICS:
+            raise SparkimbError(f"metric is {metric!r}. Choose one of {', '.join(METRICS)}, or give a function.")
+        check_replicates(level, replicates)
+        value: Callable[[RankingMetrics], float] = attrgetter(metric) if isinstance(metric, str) else metric
+        drawn = []
+        groups = self._groups
+        rng = np.random.default_rng(seed % 2**64)
+        for _ in range(replicates):
+            steps = groups.drawn(rng)
+            if steps.positives > 0 and steps.negatives > 0:
+                drawn.append(float(value(RankingMetrics.fromSteps(steps))))
+        estimate = float(value(self))
+        from_merged = self._weighted is None and not isinstance(self.steps, CollectedSteps)
+        moved = estimate - value(self._merged) if from_merged else 0.0
+        return percentile_interval(estimate, np.array(drawn) + moved, level)
+
+    @cached_property
+    def _groups(self) -> RowGroups:
+        if self._weighted is not None:
+            return RowGroups.of_rows(self._weighted)
+        collected = self.steps if isinstance(self.steps, CollectedSteps) else self._merged.steps
+        assert isinstance(collected, CollectedSteps)
+        return RowGroups.of_steps(collected)
+
+    @cached_property
+    def _merged(self) -> RankingMetrics:
+        """The metrics of the thinned curve's steps, each with what lies between it and the one before."""
+        curve = self.thresholdCurve(MAX_POINTS)
+        p, n = (np.diff(curve[name], prepend=0.0) for name in ("truePositives", "falsePositives"))
+        return RankingMetrics.fromSteps(CollectedSteps(curve["threshold"].to_numpy(), p, n))
 
 
 def _cell(share: Values, cells: int) -> Values:
@@ -262,107 +405,3 @@ def _fourth_root(share: Values) -> Values:
     It makes the grid fine where few false positives decide about the precision.
     """
     return (share * share) ** 0.125
-
-
-# The rows of a dataset, checked and grouped.
-
-
-# The two places where the steps can be.
-
-
-def _find_steps(rows: DataFrame, faults: Mapping[str, Column]) -> Steps:
-    """Group rows of score, positive and weight by score, and hold the groups where they fit."""
-    fault = F.col("fault")
-    grouped = (
-        rows.withColumn("fault", fault_code(faults))
-        .groupBy("fault", F.when(fault == 0, F.col("score")).alias("score"))
-        .agg(
-            F.sum(F.when(F.col("positive"), F.col("weight")).otherwise(0.0)).alias("p"),
-            F.sum(F.when(F.col("positive"), 0.0).otherwise(F.col("weight"))).alias("n"),
-            F.count("*").alias("rows"),
-        )
-    )
-    found = grouped.limit(MAX_SCORES + 1).toArrow().to_pandas()
-    fits = len(found) <= MAX_SCORES
-    codes = found if fits else grouped.groupBy("fault").agg(F.sum("rows").alias("rows")).toArrow().to_pandas()
-    refuse_faults(faults, codes.groupby("fault")["rows"].sum().to_dict())
-    # Scores of weight 0 change no sum and would divide 0 by 0.
-    if fits:
-        return _CollectedSteps(found[found["p"] + found["n"] > 0])
-    return _DistributedSteps(grouped.where(F.col("p") + F.col("n") > 0).select("score", "p", "n"))
-
-
-class _CollectedSteps:
-    """Steps as NumPy arrays on the driver."""
-
-    def __init__(self, found: pd.DataFrame) -> None:
-        found = found.sort_values("score", ascending=False)
-        p, n = found["p"].to_numpy(), found["n"].to_numpy()
-        self._score = found["score"].to_numpy()
-        self._at = Step(p=p, n=n, tp=np.cumsum(p), fp=np.cumsum(n))
-        self.count = len(found)
-        self.positives, self.negatives = (float(at[-1]) if len(at) else 0.0 for at in (self._at.tp, self._at.fp))
-
-    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
-        return [float(np.sum(values)) for values in formula(self._at)]
-
-    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
-        value, allowed = formula(self._at)
-        if not np.any(allowed):
-            return None
-        top = int(np.argmax(np.where(allowed, value, -np.inf)))
-        return float(self._score[top]), float(self._at.tp[top]), float(self._at.fp[top])
-
-    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
-        chosen = kept(self._at)
-        columns = {"score": self._score, "tp": self._at.tp, "fp": self._at.fp}
-        return pd.DataFrame({name: values[chosen] for name, values in columns.items()})
-
-
-class _DistributedSteps:
-    """Steps as a DataFrame: running sums within ranges of scores, on top of the totals of the ranges above."""
-
-    def __init__(self, grouped: DataFrame) -> None:
-        # The cuts only balance the ranges; any cuts give the same sums.
-        shares = [i / RANGES for i in range(1, RANGES)]
-        size = grouped.agg(F.count("*").alias("count"), F.percentile_approx("score", shares).alias("cuts")).first()
-        assert size is not None
-        self.count = size["count"]
-        ranged = grouped.withColumn(
-            "range", bucket(F.col("score"), np.unique(np.array(size["cuts"] or [], dtype=float)))
-        )
-        totals = np.zeros((RANGES, 2))
-        for row in ranged.groupBy("range").agg(F.sum("p"), F.sum("n")).collect():  # at most RANGES rows
-            totals[row[0]] = row[1], row[2]
-        above = np.cumsum(totals[::-1], axis=0)[::-1] - totals
-        self.positives, self.negatives = totals.sum(axis=0).tolist()
-        falling = Window.partitionBy("range").orderBy(F.desc("score")).rowsBetween(Window.unboundedPreceding, 0)
-
-        def running(name: str, offsets: list[float]) -> Column:
-            return F.get(F.array(*map(F.lit, offsets)), F.col("range")) + F.sum(name).over(falling)
-
-        self._at = Step(p=F.col("p"), n=F.col("n"), tp=F.col("tp"), fp=F.col("fp"))
-        self._table = ranged.select(
-            "score",
-            "p",
-            "n",
-            running("p", above[:, 0].tolist()).alias("tp"),
-            running("n", above[:, 1].tolist()).alias("fp"),
-        )
-
-    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
-        row = self._table.agg(*(F.sum(value) for value in formula(self._at))).first()
-        assert row is not None
-        return list(row)
-
-    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
-        value, allowed = formula(self._at)
-        # Structs compare field by field: the highest value, then the highest score.
-        step = F.struct(value.alias("value"), "score", "tp", "fp")
-        row = self._table.where(allowed).agg(F.max(step).alias("best")).first()
-        best = row["best"] if row is not None else None
-        return best and (best["score"], best["tp"], best["fp"])
-
-    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
-        chosen: pd.DataFrame = self._table.where(kept(self._at)).select("score", "tp", "fp").toArrow().to_pandas()
-        return chosen.sort_values("score", ascending=False, ignore_index=True)

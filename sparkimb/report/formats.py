@@ -44,6 +44,11 @@ def decimal(value: float | None) -> str:
     return f"{value:,.3f}"
 
 
+def span(low: float, high: float) -> str:
+    """Return an interval, each end as `decimal` shows it."""
+    return f"{decimal(low)}\N{EN DASH}{decimal(high)}"
+
+
 def ratio(value: float | None) -> str:
     """Return a ratio of rows to one decimal."""
     return f"{value:,.1f}" if value is not None and exists(value) else MISSING

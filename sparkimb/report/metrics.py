@@ -69,6 +69,18 @@ def value(treatment: Mapping[str, Any], key: str) -> float | None:
     return found if exists(found) else None
 
 
+def interval(treatment: Mapping[str, Any], key: str) -> tuple[float, float] | None:
+    """Return the ends of the 95 % interval of a treatment's metric, or None where there is none."""
+    found: Sequence[Any] = treatment.get("intervals", {}).get(key) or (None, None)
+    low, high = found
+    return (float(low), float(high)) if exists(low) and exists(high) else None
+
+
+def has_intervals(treatments: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether any treatment has an interval that the page shows."""
+    return any(interval(t, metric.key) for t in treatments for _, group in GROUPS for metric in group)
+
+
 def best_text(treatments: Sequence[Mapping[str, Any]], metric: Metric) -> str | None:
     """Return the best value as it is shown, so that values that look the same are marked the same.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkimb.errors import SparkimbError
 from sparkimb.report import formats, metrics, plots
+from sparkimb.report.explorer import explorer
 from sparkimb.report.summary import noise_yardstick, summarise
 
 if TYPE_CHECKING:
@@ -31,14 +34,17 @@ MAX_LINEAR_RATIO = 20
 def render(results: Mapping[str, Any]) -> str:
     """Return the report of a balance run as one HTML page.
 
-    The page needs no network, no script and no other file.  Every text from the results is escaped.  The same results
-    give the same page, byte for byte, under one version of matplotlib.  Runs no Spark job.
+    The page needs no network and no other file.  Every text from the results is escaped.  Its one script moves the
+    threshold; the browser runs it by its hash and no other, and without it the page shows the chosen thresholds.  The
+    same results give the same page, byte for byte, under one version of matplotlib.  Runs no Spark job.
 
     Parameters
     ----------
     results : mapping
         What the balance job writes as metrics.json.  The first treatment is the untouched data.  Without a learner
         (no key "learner", no metrics in the treatments) the page describes data, split and class counts only.
+        Optional in a treatment: "intervals", a dict of the 95 % interval [low, high] of a metric by its key, and the
+        "truePositives" and "falsePositives" of its threshold curve, without which there is no slider for it.
 
     Returns
     -------
@@ -83,6 +89,8 @@ def render(results: Mapping[str, Any]) -> str:
         prevalence=prevalence,
         yardstick=noise_yardstick(positives),
         measured=any("metrics" in t for t in treatments),
+        intervals=metrics.has_intervals(treatments),
+        explorer=explorer(treatments),
         plots=_plots(treatments, prevalence=prevalence),
     )
     return page.lstrip()
@@ -134,6 +142,20 @@ def shown_classes(classes: Sequence[Mapping[str, Any]], positive: str) -> list[M
     return [*ordered[:half], *between, *ordered[-half:]]
 
 
+def share_segments(shares: Mapping[str, float], positive: str) -> list[tuple[float, float]]:
+    """Return start and width, in [0, 100], of each class's share: the positive class first, then by falling share.
+
+    Of more than MAX_CLASSES others the rarest are one segment.  The positive class is at least a sliver.
+    """
+    others = sorted((share for label, share in shares.items() if label != positive), reverse=True)
+    others = [*others[: MAX_CLASSES - 1], *([sum(others[MAX_CLASSES - 1 :])] if len(others) >= MAX_CLASSES else [])]
+    widths = [100 * share for share in (shares.get(positive, 0.0), *others)]
+    if widths[0] > 0:
+        widths[0] = max(widths[0], 0.6)
+    stretch = 100 / max(sum(widths), 1e-9)
+    return [(round(sum(widths[:i]) * stretch, 2), round(width * stretch, 2)) for i, width in enumerate(widths)]
+
+
 def _plots(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> dict[str, Any]:
     from markupsafe import Markup  # plots hold fixed text and numbers only: nothing in them is from the data
 
@@ -143,6 +165,7 @@ def _plots(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> dic
     return {
         "pr": Markup(plots.pr_curves(treatments, prevalence=prevalence)),
         "roc": Markup(plots.roc_curves(treatments)),
+        "calibrations": Markup(plots.calibration_curves(treatments)),
         "calibration": {i: Markup(plots.calibration_curve(t, series=i)) for i, t in curved},
         "threshold": {i: Markup(plots.threshold_curves(t, series=i)) for i, t in curved},
     }
@@ -159,6 +182,7 @@ def _template() -> Template:
         return formats.printable(value) if type(value) is str else value
 
     package = files("sparkimb.report")
+    script = package.joinpath("explorer.js").read_text("utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, finalize=printable, trim_blocks=True, lstrip_blocks=True
     )
@@ -168,15 +192,22 @@ def _template() -> Template:
         "decimal": formats.decimal,
         "ratio": formats.ratio,
         "signed": formats.signed,
+        "span": formats.span,
         "percent": formats.percent,
     }
     environment.globals |= {
         "style": Markup(package.joinpath("style.css").read_text("utf-8")),
+        "share_segments": share_segments,
+        "script": Markup(script),
+        "script_hash": "sha256-" + b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "metric_groups": metrics.GROUPS,
+        "compared": (("averagePrecision", "Average precision"), ("f1", "F1 at the chosen threshold")),
+        "metric_interval": metrics.interval,
         "metric_value": metrics.value,
         "best_text": metrics.best_text,
         "threshold_metrics": (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1")),
         "dashes": plots.DASHES,
+        "full_bin": plots.FULL_BIN,
         "style_of": plots.style_of,
         "exists": formats.exists,
     }

@@ -45,8 +45,11 @@ LEFT, WIDTH = 0.15, 0.82
 # The unit interval with room for the half of a line or dot that lies on its border.
 UNIT = (-0.015, 1.015)
 
-# Inches.  The page scales a plot to its column: the smaller ones, three in a row, keep text as large as the others'.
-LARGE, SMALL, SMALL_TALL = (4.6, 3.7), (3.5, 3.0), (3.5, 3.6)
+# Inches.  The page scales a plot to its column, three in a row.
+SQUARE, SMALL, SMALL_TALL = (3.5, 3.3), (3.5, 3.0), (3.5, 3.6)
+
+# A share of positives over fewer rows than this has a standard error of up to 0.09: no dot marks it where curves meet.
+FULL_BIN = 30
 
 # The page's CSS variables.  Matplotlib draws each in a placeholder colour that becomes `var(--name)` in the SVG.
 _VARIABLES = ("ink", "muted", "rule", *(f"series-{i}" for i in range(SERIES)))
@@ -69,7 +72,7 @@ def style_of(series: int) -> tuple[int, int]:
 def pr_curves(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> str:
     """Return precision against recall for all treatments, over the precision that guessing would have."""
     with _settings("pr"):
-        figure = _figure(*LARGE)
+        figure = _figure(*SQUARE)
         axes = _unit_axes(figure, "Recall", "Precision")
         axes.axhline(prevalence, **_REFERENCE)
         _note(axes, f"no skill {decimal(prevalence)}", (0, prevalence), xytext=(5, 4 if prevalence < 0.9 else -12))
@@ -87,7 +90,7 @@ def pr_curves(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> 
 def roc_curves(treatments: Sequence[Mapping[str, Any]]) -> str:
     """Return the true against the false positive rate for all treatments, over the diagonal of guessing."""
     with _settings("roc"):
-        figure = _figure(*LARGE)
+        figure = _figure(*SQUARE)
         axes = _unit_axes(figure, "False positive rate (1 \N{MINUS SIGN} specificity)", "True positive rate (recall)")
         axes.plot([0, 1], [0, 1], **_REFERENCE)
         _note(axes, "no skill", (0.6, 0.6), xytext=(5, -9))
@@ -97,6 +100,27 @@ def roc_curves(treatments: Sequence[Mapping[str, Any]]) -> str:
             specificity = value(treatment, "specificity")
             _mark(axes, None if specificity is None else 1 - specificity, value(treatment, "recall"), series=i)
         return _svg(figure, "roc")
+
+
+def calibration_curves(treatments: Sequence[Mapping[str, Any]]) -> str:
+    """Return the observed against the predicted share of positives for all treatments, a dot for each full bin."""
+    with _settings("calibrations"):
+        figure = _figure(*SQUARE)
+        axes = _unit_axes(figure, "Predicted probability", "Observed share of positives")
+        axes.plot([0, 1], [0, 1], **_REFERENCE)
+        _note(axes, "perfect", (0.8, 0.8), xytext=(-4, 4), ha="right")
+        for i, treatment in _measured(treatments):
+            curve = treatment["curves"]["calibration"]
+            _draw(axes, curve["predicted"], curve["observed"], series=i)
+            x, y = _finite(
+                curve["predicted"],
+                [
+                    share if rows is not None and rows >= FULL_BIN else None
+                    for share, rows in zip(curve["observed"], curve["rows"], strict=True)
+                ],
+            )
+            axes.plot(x, y, "o", color=_colour(i), markersize=4.5)
+        return _svg(figure, "calibrations")
 
 
 def calibration_curve(treatment: Mapping[str, Any], *, series: int) -> str:

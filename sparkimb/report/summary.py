@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sparkimb.report.formats import count, decimal, percent, ratio, short
-from sparkimb.report.metrics import value
+from sparkimb.report.metrics import interval, value
 
 Treatment = Mapping[str, Any]
 
@@ -39,8 +39,25 @@ def best(treatments: Sequence[Treatment], key: str) -> Treatment | None:
     return max(scored, key=lambda t: t["metrics"][key]) if scored else None
 
 
+def clearly_better(others: Sequence[Treatment], natural: Treatment, key: str) -> list[Treatment] | None:
+    """Return the treatments whose 95 % interval of a metric lies above that of the untouched data.
+
+    None where the untouched data or all treatments lack the interval.  Apart is more than significant: the treatments
+    share one test set, so that intervals which overlap a little may still hide a difference.
+    """
+    base, ours = interval(natural, key), _with_interval(others, key)
+    if base is None or not ours:
+        return None
+    return [t for t, (low, _) in ours if low > base[1]]
+
+
+def _with_interval(treatments: Sequence[Treatment], key: str) -> list[tuple[Treatment, tuple[float, float]]]:
+    found = ((t, interval(t, key)) for t in treatments if value(t, key) is not None)
+    return [(t, ends) for t, ends in found if ends is not None]
+
+
 def summarise(results: Mapping[str, Any]) -> Summary:
-    """Return the outcome of a run in words, no stronger than one split without intervals allows."""
+    """Return the outcome of a run in words, no stronger than one split allows."""
     treatments = results["treatments"]
     natural, others = treatments[0], treatments[1:]
     data = (_data_sentence(results),)
@@ -90,6 +107,12 @@ def _headline(natural: Treatment, others: Sequence[Treatment], positives: int) -
         return "No treatment ranks better than the untouched data" if others else "The untouched data, measured alone"
     assert winner is not None
     name = quoted(winner["name"])
+    better = clearly_better(others, natural, "averagePrecision")
+    if better is not None:
+        above = best(better, "averagePrecision")
+        if above is None:
+            return "No treatment is clearly better than doing nothing: move the threshold"
+        return f"{quoted(above['name'])} ranks clearly better than the untouched data"
     gain = _difference(winner, natural, "averagePrecision")
     if gain is None:
         return f"{name} ranks best; the untouched data has no measure to compare with"
@@ -117,8 +140,25 @@ def _ranking_sentences(
         f"{decimal(value(winner, 'averagePrecision'))}{against}{no_skill}."
     ]
     if others:
-        sentences.append(_noise_sentence(winner, rival, positives))
+        sentences.append(_interval_sentence(natural, others) or _noise_sentence(winner, rival, positives))
     return sentences
+
+
+def _interval_sentence(natural: Treatment, others: Sequence[Treatment]) -> str | None:
+    key = "averagePrecision"
+    better, base = clearly_better(others, natural, key), interval(natural, key)
+    shown = best(better or [t for t, _ in _with_interval(others, key)], key)
+    ours = None if shown is None else interval(shown, key)
+    if better is None or base is None or shown is None or ours is None:
+        return None
+    relation = "overlap" if ours[0] <= base[1] and base[0] <= ours[1] else "lie apart"
+    held = (
+        f"The 95% intervals, {decimal(base[0])} to {decimal(base[1])} for the untouched data and {decimal(ours[0])} to "
+        f"{decimal(ours[1])} for {quoted(shown['name'])}, {relation}"
+    )
+    if not better:
+        return f"{held}: no treatment is clearly better than doing nothing, so move the threshold."
+    return f"{held}. They tell the chance in the test rows, not that of the split: repeat it with other seeds."
 
 
 def _noise_sentence(winner: Treatment, rival: Treatment | None, positives: int) -> str:
@@ -152,9 +192,9 @@ def _decision_sentences(natural: Treatment, others: Sequence[Treatment], positiv
         f"recall goes from {decimal(value(natural, 'recall'))} to {decimal(value(rival, 'recall'))} and precision "
         f"from {decimal(value(natural, 'precision'))} to {decimal(value(rival, 'precision'))}"
     )
-    verdict = (
-        "at least as good" if gain <= 0 else "about as good" if gain < noise_yardstick(positives) else "not as good"
-    )
+    better = clearly_better([rival], natural, "f1")
+    close = gain < noise_yardstick(positives) if better is None else not better
+    verdict = "at least as good" if gain <= 0 else "about as good" if close else "not as good"
     return [
         f"Doing nothing to the data and only moving the threshold{at} is {verdict} here: {compared}.",
         f"With {quoted(rival['name'])} instead, {moved}.",

@@ -11,11 +11,18 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from imblearn.metrics import geometric_mean_score, specificity_score
+from imblearn.metrics import (
+    classification_report_imbalanced,
+    geometric_mean_score,
+    macro_averaged_mean_absolute_error,
+    make_index_balanced_accuracy,
+    sensitivity_score,
+    specificity_score,
+)
 from sklearn import metrics
 
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation import ConfusionMatrix, confusion, confusion_matrix
+from sparkimb.evaluation import ConfusionMatrix, classification_report, confusion, confusion_matrix
 
 samples = st.lists(
     st.tuples(st.sampled_from("abc"), st.sampled_from("abc"), st.sampled_from([0.25, 1.0, 3.0])),
@@ -83,11 +90,128 @@ def test_metrics_equal_the_oracles_for_two_labels(sample, beta):
         assert matrix.gMean == pytest.approx(math.sqrt(matrix.recall() * matrix.specificity()))
 
 
+def repeated(sample):
+    """Labels and predictions with every row four times its weight, as imbalanced-learn's true negatives are rows."""
+    rows = [row for *row, weight in sample for _ in range(int(4 * weight))]
+    return tuple(map(list, zip(*rows, strict=True)))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@given(samples, st.sampled_from(["macro", "micro", "weighted"]), st.sampled_from([-0.5, 0.0, 0.1, 1.0]))
+@settings(deadline=None)
+def test_averages_equal_the_oracles(sample, average, alpha):
+    matrix, (label, prediction) = matrix_of(sample), repeated(sample)
+    given = {"y_true": label, "y_pred": prediction, "average": average}
+    expected = {
+        "precision": metrics.precision_score(**given, zero_division=0),
+        "recall": metrics.recall_score(**given, zero_division=0),
+        "f1": metrics.f1_score(**given, zero_division=0),
+        "jaccard": metrics.jaccard_score(**given, zero_division=0),
+        "specificity": specificity_score(**given),
+        "geometricMean": geometric_mean_score(**given),
+    }
+    assert sensitivity_score(**given) == pytest.approx(expected["recall"])
+    for name, value in expected.items():
+        assert getattr(matrix, name)(average=average) == pytest.approx(value, abs=1e-9), name
+    f2 = metrics.fbeta_score(**given, beta=2, zero_division=0)
+    assert matrix.fBeta(2, average=average) == pytest.approx(f2, abs=1e-9)
+    for squared in (True, False):
+        iba = make_index_balanced_accuracy(alpha=alpha, squared=squared)(geometric_mean_score)(**given)
+        found = matrix.indexBalancedAccuracy(average=average, alpha=alpha, squared=squared)
+        assert found == pytest.approx(iba, abs=1e-9)
+
+
+def kappa_of(label, prediction, weights):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of 0/0, and of a single label
+        return metrics.cohen_kappa_score(label, prediction, weights=weights, replace_undefined_by=0.0)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning", "ignore:y_pred contains classes")
+@given(samples, st.sampled_from([0.0, 0.001, 1.0]))
+@settings(deadline=None)
+def test_metrics_of_the_whole_table_equal_the_oracles(sample, correction):
+    matrix, (label, prediction) = matrix_of(sample), repeated(sample)
+    corrected = geometric_mean_score(label, prediction, correction=correction)
+    assert matrix.correctedGMean(correction) == pytest.approx(corrected, abs=1e-9)
+    for weights in (None, "linear", "quadratic"):
+        assert matrix.kappa(weights) == pytest.approx(kappa_of(label, prediction, weights), abs=1e-9), weights
+    if len({*label}) > 1:
+        adjusted = metrics.balanced_accuracy_score(label, prediction, adjusted=True)
+        assert matrix.adjustedBalancedAccuracy == pytest.approx(adjusted, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+@given(samples, st.sampled_from([0.1, 0.5]))
+@settings(deadline=None)
+def test_report_equals_imbalanced_learn(sample, alpha):
+    label, prediction = repeated(sample)
+    table = matrix_of([(a, b, 1.0) for a, b in zip(label, prediction, strict=True)]).report(alpha)
+    expected = classification_report_imbalanced(label, prediction, alpha=alpha, output_dict=True, zero_division=0)
+    for name in table.index[:-1]:
+        assert table.loc[name].to_dict() == pytest.approx(expected[name], abs=1e-9)
+    means = {name.removeprefix("avg_").replace("total_support", "sup"): expected[name] for name in list(expected)[-7:]}
+    assert table.loc["avg / total"].to_dict() == pytest.approx(means, abs=1e-9)
+    assert [*table.index[:-1]] == sorted({*label, *prediction})
+
+
+ratings = st.lists(st.tuples(st.sampled_from([1, 2, 3.5, 7]), st.sampled_from([1, 2, 3.5, 7])), min_size=1, max_size=20)
+
+
+@given(ratings)
+@settings(deadline=None)
+def test_macro_averaged_error_equals_imbalanced_learn(sample):
+    label, prediction = zip(*sample, strict=True)
+    codes = {value: code for code, value in enumerate([1, 2, 3.5, 7])}
+    # imbalanced-learn takes ratings such as 3.5 for a regression and refuses them; ranks have errors of their own.
+    ranks = [[codes[value] for value in values] for values in (label, prediction)]
+    matrix = matrix_of([(*pair, 2.0) for pair in zip(*ranks, strict=True)])
+    if {*prediction} <= {*label}:
+        expected = macro_averaged_mean_absolute_error(*ranks)
+        assert matrix.macroAveragedMeanAbsoluteError == pytest.approx(expected, abs=1e-9)
+    by_label = pd.DataFrame({"label": label, "error": np.abs(np.subtract(label, prediction))}).groupby("label")["error"]
+    found = matrix_of([(*pair, 0.1) for pair in sample]).macroAveragedMeanAbsoluteError
+    assert found == pytest.approx(by_label.mean().mean(), abs=1e-9)
+
+
+def test_a_label_that_was_only_predicted():
+    matrix = matrix_of([(0, 0, 1.0), (0, 2, 1.0), (1, 1, 1.0), (1, 2, 1.0)])
+    assert matrix.macroAveragedMeanAbsoluteError == (1.0 + 0.5) / 2
+    assert matrix.recall(average="macro") == pytest.approx(1 / 3)  # as scikit-learn's: all labels that occur
+    assert matrix.balancedAccuracy == 0.5  # as scikit-learn's: labels with rows
+    assert (matrix.gMean, matrix.correctedGMean(0.5)) == (0.0, 0.5)
+    assert matrix.report().loc[2, "sup"] == 0
+
+
+def test_a_rare_label_keeps_its_digits():
+    """Among 10^12 rows of weight 0.1, as among few: the counts are sums of exact parts."""
+    many = 10**12
+    matrix = matrix_of([(0, 0, many * 0.1), (0, 1, 0.3), (1, 0, 0.1), (1, 1, 0.2)])
+    assert matrix.specificity(0) == 0.2 / (0.2 + 0.1)
+    phi = math.sqrt(0.2 / 0.3 * 0.2 / 0.5)  # what mcc tends to, and kappa to f1
+    assert matrix.mcc == pytest.approx(phi, rel=1e-9)
+    assert matrix.kappa() == pytest.approx(matrix.f1(1), rel=1e-9)
+    assert matrix_of([("a", "b", 0.1), ("b", "b", 0.2), ("b", "a", 0.3)]).trueNegatives("b") == 0.0
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 2, st.sampled_from([0.25, 1.0, 3.0])), min_size=1, max_size=30))
+@settings(deadline=None)
+def test_kappa_of_many_ordered_labels(sample):
+    label, prediction = repeated(sample)
+    for weights in ("linear", "quadratic"):
+        expected = kappa_of(label, prediction, weights)
+        assert matrix_of(sample).kappa(weights) == pytest.approx(expected, abs=1e-9)
+
+
 def test_quotients_of_nothing_are_zero():
     never = ConfusionMatrix.fromCounts(truePositives=0, falsePositives=0, falseNegatives=0, trueNegatives=9)
     assert [never.precision(), never.recall(), never.f1(), never.mcc] == [0.0] * 4
     empty = ConfusionMatrix.fromCounts(truePositives=0, falsePositives=0, falseNegatives=0, trueNegatives=0)
     assert [empty.accuracy, empty.balancedAccuracy, empty.gMean, empty.specificity()] == [0.0] * 4
+    nothing = [empty.kappa("linear"), empty.adjustedBalancedAccuracy, empty.macroAveragedMeanAbsoluteError]
+    assert [*nothing, empty.f1(average="weighted"), empty.jaccard(average="micro")] == [0.0] * 5
+    assert (empty.report() == 0.0).all(axis=None)
+    assert never.adjustedBalancedAccuracy == never.kappa() == 0.0
 
 
 @pytest.mark.parametrize(("partitions", "weighted"), [(1, True), (7, False), (64, True)])
@@ -98,6 +222,26 @@ def test_counted_on_spark_in_any_partitioning(spark, partitions, weighted):
     df = spark.createDataFrame(pdf).repartition(partitions)
     matrix = confusion_matrix(df, weightCol="weight" if weighted else None)
     check(matrix, pdf["label"], pdf["prediction"].astype(int), pdf["weight"] if weighted else None)
+    assert matrix.total == pytest.approx(pdf["weight"].sum() if weighted else 300)
+
+
+def test_report_counted_on_spark(spark):
+    pdf = pd.DataFrame({"label": [*"aabbbc"], "guess": [*"abbbca"], "w": [1, 2, 1, 3, 1, 2]})
+    df = spark.createDataFrame(pdf)
+    report = classification_report.classification_report_imbalanced
+    table = report(df, predictionCol="guess", weightCol="w", alpha=0.2)
+    repeats = pdf.loc[pdf.index.repeat(pdf["w"])]
+    expected = classification_report_imbalanced(
+        repeats["label"], repeats["guess"], alpha=0.2, output_dict=True, zero_division=0
+    )
+    for name in "abc":
+        assert table.loc[name].to_dict() == pytest.approx(expected[name], abs=1e-9)
+    assert table.loc["avg / total", "iba"] == pytest.approx(expected["avg_iba"], abs=1e-9)
+    assert table.loc["avg / total", "sup"] == 10
+    with pytest.raises(SparkimbError, match="alpha is nan"):
+        report(df, predictionCol="guess", alpha=math.nan)
+    with pytest.raises(SparkimbError, match="predictionCol 'prediction' not found"):
+        report(df)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +306,16 @@ def test_wrong_requests_are_refused():
         ConfusionMatrix.fromCounts(**counts, negativeLabel=1)
     with pytest.raises(SparkimbError, match="beta is -1"):
         ConfusionMatrix.fromCounts(**counts).fBeta(-1)
+    matrix = ConfusionMatrix.fromCounts(**counts)
+    with pytest.raises(SparkimbError, match=r"average is 'mean'\. Choose one of: macro, micro, weighted"):
+        matrix.recall(average="mean")
+    with pytest.raises(SparkimbError, match="label is 1 and average 'macro'"):
+        matrix.recall(1, average="macro")
+    with pytest.raises(SparkimbError, match="weights is 'cubic'"):
+        matrix.kappa("cubic")
+    with pytest.raises(SparkimbError, match="correction is -1"):
+        matrix.correctedGMean(-1)
+    with pytest.raises(SparkimbError, match="alpha is inf"):
+        matrix.indexBalancedAccuracy(alpha=math.inf)
+    with pytest.raises(SparkimbError, match="needs labels that are numbers, but there is 'a'"):
+        _ = matrix_of([("a", "b", 1.0)]).macroAveragedMeanAbsoluteError

@@ -1,4 +1,4 @@
-"""RankingMetrics against scikit-learn: ties, weights, partitions, both paths, and what it refuses."""
+"""RankingMetrics against scikit-learn: ties, weights, partitions, every home of the steps, and what it refuses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.ml.functions import array_to_vector
 from pyspark.sql import functions as F
+from scipy.stats import ks_2samp
 from sklearn import metrics
 
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation import RankingMetrics, ranking
+from sparkimb.evaluation import RankingMetrics, best_threshold, ranking, steps
+from sparkimb.evaluation.inputs import bucket
+from sparkimb.evaluation.steps import CollectedSteps, DistributedSteps
+from sparkimb.evaluation.thresholds import OBJECTIVES
 
 EXACT = 1e-9
 
@@ -32,10 +36,8 @@ def collected(pdf):
     """RankingMetrics of a pandas frame, without Spark."""
     p, n = pdf["weight"] * pdf["label"], pdf["weight"] * (1 - pdf["label"])
     grouped = pdf.assign(p=p, n=n).groupby("score", as_index=False)[["p", "n"]].sum()
-    metric = object.__new__(RankingMetrics)
-    metric.steps = ranking._CollectedSteps(grouped[grouped["p"] + grouped["n"] > 0])
-    metric.positives, metric.negatives = metric.steps.positives, metric.steps.negatives
-    return metric
+    found = grouped[grouped["p"] + grouped["n"] > 0].sort_values("score", ascending=False)
+    return RankingMetrics.fromSteps(CollectedSteps(*(found[name].to_numpy() for name in ("score", "p", "n"))))
 
 
 def expected_areas(pdf, weight=True):
@@ -54,12 +56,19 @@ def areas(metric):
     return [metric.areaUnderROC, metric.areaUnderPR, metric.averagePrecision]
 
 
-@pytest.fixture(params=["collected", "distributed"])
+def live_in(monkeypatch, home):
+    """Choose the home of the steps; few ranges, since some stay empty then."""
+    if home == "gaps":
+        monkeypatch.setattr(steps, "MAX_SCORES", 3)
+    if home == "distributed":
+        monkeypatch.setattr(steps, "MAX_POSITIVES", 3)
+        monkeypatch.setattr(steps, "RANGES", 5)
+
+
+@pytest.fixture(params=["collected", "gaps", "distributed"])
 def path(request, monkeypatch):
-    """Both homes of the steps; few ranges, since each costs planning time, and some stay empty."""
-    if request.param == "distributed":
-        monkeypatch.setattr(ranking, "MAX_SCORES", 3)
-        monkeypatch.setattr(ranking, "RANGES", 5)
+    """Every home of the steps."""
+    live_in(monkeypatch, request.param)
     return request.param
 
 
@@ -98,7 +107,9 @@ def test_areas_equal_sklearn_in_any_partitioning(spark, path, partitions):
     pdf = rows(seed=partitions)
     df = spark.createDataFrame(pdf).repartition(partitions)
     metric = RankingMetrics(df, weightCol="weight")
-    assert type(metric.steps).__name__.lower().startswith(f"_{path}")
+    assert isinstance(metric.steps, DistributedSteps if path == "distributed" else CollectedSteps)
+    distinct = pdf[pdf["weight"] > 0]["score"].nunique()
+    assert metric.steps.count < distinct if path == "gaps" else metric.steps.count == distinct
     assert areas(metric) == pytest.approx(expected_areas(pdf), rel=EXACT)
 
 
@@ -118,8 +129,9 @@ def rare(positives):
 
 def test_rare_positives_among_many_scores(spark, path, monkeypatch):
     monkeypatch.undo()
+    monkeypatch.setattr(steps, "MAX_SCORES", 100_000 if path == "collected" else 99_999)
     if path == "distributed":  # with the real number of ranges
-        monkeypatch.setattr(ranking, "MAX_SCORES", 99_999)
+        monkeypatch.setattr(steps, "MAX_POSITIVES", 199)
     pdf = rare(200)
     found = areas(RankingMetrics(spark.createDataFrame(pdf)))
     assert found == pytest.approx(expected_areas(pdf, weight=False), rel=EXACT)
@@ -134,7 +146,9 @@ def test_rare_positives_are_exact_where_sparks_bins_are_not(spark):
     assert abs(binned.evaluate(df) - truth) > 0.3 * truth
 
 
-def test_curves_equal_sklearn_when_nothing_is_thinned(spark, path):
+@pytest.mark.parametrize("home", ["collected", "distributed"])
+def test_curves_equal_sklearn_when_nothing_is_thinned(spark, monkeypatch, home):
+    live_in(monkeypatch, home)
     pdf = rows()
     metric = RankingMetrics(spark.createDataFrame(pdf), weightCol="weight")
     given = pdf["label"], pdf["score"]
@@ -154,8 +168,7 @@ def test_curves_equal_sklearn_when_nothing_is_thinned(spark, path):
 def test_both_paths_thin_to_the_same_curve(spark, monkeypatch):
     df = spark.createDataFrame(rows(n=600, levels=1000))
     small = RankingMetrics(df)
-    monkeypatch.setattr(ranking, "MAX_SCORES", 3)
-    monkeypatch.setattr(ranking, "RANGES", 4)
+    live_in(monkeypatch, "distributed")
     pd.testing.assert_frame_equal(small.thresholdCurve(40), RankingMetrics(df).thresholdCurve(40), rtol=EXACT)
     assert len(small.thresholdCurve(40)) < small.steps.count
 
@@ -262,8 +275,151 @@ def test_points_out_of_range_are_refused(points):
         collected(rows()).rocCurve(points)
 
 
+def everything(metric):
+    """All numbers, in one list."""
+    total = metric.positives + metric.negatives
+    return [
+        *areas(metric),
+        *(
+            metric.partialAreaUnderROC(most, standardised=scaled)
+            for most in (0.05, 0.37, 1)
+            for scaled in (True, False)
+        ),
+        *(at(k * total) for at in (metric.precisionAt, metric.recallAt) for k in (0.01, 0.13, 0.5, 1)),
+        *(metric.recallAtPrecision(p) for p in (0, 0.2, 0.5, 0.9)),
+        *(metric.precisionAtRecall(r) for r in (0.01, 0.3, 0.9, 1)),
+        *metric.ks,
+        *metric.liftTable(7).to_numpy().ravel(),
+    ]
+
+
+@pytest.mark.parametrize("home", ["gaps", "distributed"])
+def test_all_homes_give_the_same_numbers(spark, monkeypatch, home):
+    pdf = rows(seed=5, levels=300)
+    live_in(monkeypatch, home)
+    df = spark.createDataFrame(pdf).repartition(3)
+    metric = RankingMetrics(df, weightCol="weight")
+    assert everything(metric) == pytest.approx(everything(collected(pdf)), rel=EXACT, abs=EXACT)
+
+
+def merged(metric):
+    """The same metrics, with every run of others between two positives as one step; the first step stays."""
+    at = metric.steps.at
+    last = np.r_[at.p[1:] > 0, True] | (at.p > 0)
+    last[0] = True
+    p, n = (np.diff(total[last], prepend=0.0) for total in (at.tp, at.fp))
+    return RankingMetrics.fromSteps(CollectedSteps(metric.steps.score[last], p, n))
+
+
+@given(samples)
+@settings(deadline=None)
+def test_merging_the_others_between_positives_changes_no_number(sample):
+    metric = collected(frame(sample).assign(weight=lambda pdf: pdf["weight"] * 10))
+    assert everything(merged(metric)) == pytest.approx(everything(metric), rel=EXACT, abs=EXACT)
+    for objective in set(OBJECTIVES) - {"topK"}:
+        for given_costs in ({"false_positive_cost": 1.0}, {"false_positive_cost": 0.0}):
+            one, other = (best_threshold(found, objective, **given_costs) for found in (metric, merged(metric)))
+            assert (one.value, one.threshold) == pytest.approx((other.value, other.threshold), rel=EXACT, abs=EXACT)
+
+
+def test_a_curve_over_gaps_has_the_ends_of_each(spark, monkeypatch):
+    pdf = rare(20).iloc[::50]
+    full = collected(pdf.assign(weight=1.0)).thresholdCurve(ranking.MAX_POINTS)
+    live_in(monkeypatch, "gaps")
+    curve = RankingMetrics(spark.createDataFrame(pdf)).thresholdCurve()
+    kept = full[full["threshold"].isin(curve["threshold"])]
+    assert len(curve) == len(kept) < len(full)
+    np.testing.assert_allclose(curve, kept, rtol=EXACT)
+    assert set(pdf[pdf["label"] == 1]["score"]) < set(curve["threshold"])
+
+
+@given(samples, st.sampled_from([0.01, 0.25, 0.5, 0.999, 1]))
+@settings(deadline=None)
+def test_partial_area_equals_sklearn(sample, most):
+    pdf = frame(sample)
+    found = collected(pdf).partialAreaUnderROC(most)
+    expected = metrics.roc_auc_score(pdf["label"], pdf["score"], sample_weight=pdf["weight"], max_fpr=most)
+    assert found == pytest.approx(expected, rel=EXACT, abs=EXACT)
+    chance = most * most / 2  # McClish's scaling, undone
+    raw = (2 * expected - 1) * (most - chance) + chance
+    assert collected(pdf).partialAreaUnderROC(most, standardised=False) == pytest.approx(raw, rel=EXACT, abs=EXACT)
+
+
+@given(samples, st.integers(1, 40))
+@settings(deadline=None)
+def test_top_k_is_the_mean_over_the_orders_of_ties(sample, k):
+    pdf = frame(sample).assign(weight=1.0)
+    k = min(k, len(pdf))
+    cut = pdf["score"].sort_values(ascending=False).iloc[k - 1]
+    above, tied = pdf[pdf["score"] > cut], pdf[pdf["score"] == cut]
+    expected = above["label"].sum() + (k - len(above)) * tied["label"].mean()
+    metric = collected(pdf.assign(weight=1.0))
+    assume(0 < pdf["label"].sum() < len(pdf))
+    assert metric.precisionAt(k) == pytest.approx(expected / k)
+    assert metric.recallAt(k) == pytest.approx(expected / pdf["label"].sum())
+
+
+@given(samples, st.sampled_from([0.0, 0.2, 0.5, 0.75, 1.0]))
+@settings(deadline=None)
+def test_recall_at_precision_and_precision_at_recall_equal_sklearns_curve(sample, floor):
+    pdf = frame(sample)
+    given = pdf[pdf["weight"] > 0]  # scikit-learn lists thresholds of weight 0 too
+    precision, recall, _ = metrics.precision_recall_curve(
+        given["label"], given["score"], sample_weight=given["weight"], drop_intermediate=False
+    )
+    metric = collected(pdf)
+    assert metric.recallAtPrecision(floor) == pytest.approx(recall[precision >= floor - EXACT].max(), abs=EXACT)
+    if floor > 0:
+        assert metric.precisionAtRecall(floor) == pytest.approx(precision[recall >= floor - EXACT].max(), abs=EXACT)
+
+
+@given(samples)
+@settings(deadline=None)
+def test_ks_equals_scipy(sample):
+    pdf = frame(sample).assign(weight=1.0)
+    assume(pdf["label"].nunique() == 2)
+    found = collected(pdf).ks
+    by_label = [pdf[pdf["label"] == label]["score"] for label in (1, 0)]
+    assert found.statistic == pytest.approx(ks_2samp(*by_label, method="asymp").statistic, abs=EXACT)
+    rates = [(scores >= found.threshold).mean() for scores in by_label]
+    assert abs(rates[0] - rates[1]) == pytest.approx(found.statistic, abs=EXACT)
+
+
+@given(samples, st.sampled_from([1, 2, 10, 100]))
+@settings(deadline=None)
+def test_lift_tables_add_up(sample, bins):
+    pdf = frame(sample)
+    metric = collected(pdf)
+    table = metric.liftTable(bins)
+    assert len(table) == bins
+    assert table["rows"].sum() == pytest.approx(pdf["weight"].sum())
+    assert table["positives"].sum() == pytest.approx(metric.positives)
+    assert table["lift"].mean() == pytest.approx(1)
+    expected = [metric.recallAt(share * pdf["weight"].sum()) for share in table["populationShare"]]
+    np.testing.assert_allclose(table["cumulativeCapture"], expected, atol=EXACT)
+    np.testing.assert_allclose(table["rate"] * table["rows"], table["positives"], atol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (lambda metric: metric.partialAreaUnderROC(0), "maxFPR is 0"),
+        (lambda metric: metric.partialAreaUnderROC(1.1), "maxFPR is 1.1"),
+        (lambda metric: metric.precisionAt(0), "k is 0, but there are rows of weight 400"),
+        (lambda metric: metric.recallAt(401), "k is 401"),
+        (lambda metric: metric.recallAtPrecision(math.nan), "precision is nan"),
+        (lambda metric: metric.precisionAtRecall(0), "recall is 0"),
+        (lambda metric: metric.liftTable(0), "bins is 0"),
+        (lambda metric: metric.liftTable(ranking.MAX_BINS + 1), "bins is 101"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(request_, message):
+    with pytest.raises(SparkimbError, match=message):
+        request_(collected(rows().assign(weight=1.0)))
+
+
 @given(st.floats(allow_nan=False), st.lists(st.floats(-10, 10), max_size=9, unique=True))
 @settings(deadline=None, max_examples=5)
 def test_bucket_counts_the_cuts_below(spark, value, cuts):
-    found = spark.range(1).select(ranking.bucket(F.lit(value), sorted(cuts))).first()[0]
+    found = spark.range(1).select(bucket(F.lit(value), sorted(cuts))).first()[0]
     assert found == sum(cut < value for cut in cuts)

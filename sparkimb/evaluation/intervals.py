@@ -1,0 +1,214 @@
+"""Confidence intervals: Poisson bootstrap from grouped counts, and Wilson's for shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from sparkimb.errors import SparkimbError
+from sparkimb.evaluation.confusion import ConfusionMatrix
+from sparkimb.evaluation.score_gaps import Floats, sums_at
+from sparkimb.evaluation.steps import MAX_SCORES, ROUNDING, CollectedSteps
+
+# More replicates than this narrow the noise of an interval's ends by less than a hundredth of its width.
+MAX_REPLICATES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and the ends of its confidence interval.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends.
+    estimate : float
+        The value from the rows as they are.
+    level : float in (0, 1)
+        How often such an interval covers the true value, about.
+    """
+
+    low: float
+    high: float
+    estimate: float
+    level: float
+
+    def overlaps(self, other: Interval) -> bool:
+        """Return whether some value lies in both intervals."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def wilson_interval(successes: float, trials: float, *, level: float = 0.95) -> Interval:
+    """Return Wilson's score interval of a share: a recall or a precision, also near 0 and 1 and of few rows.
+
+    Parameters
+    ----------
+    successes, trials : float
+        Numbers of rows, 0 <= successes <= trials and trials > 0; with weights give effective numbers of rows.
+    level : float in (0, 1), default=0.95
+
+    References
+    ----------
+    .. [1] Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the American
+           Statistical Association 22, 1927, 209-212.
+    """
+    _check_level(level)
+    if not 0 <= successes <= trials or not 0 < trials < math.inf:
+        raise SparkimbError(f"{successes} of {trials} is no share. Give 0 <= successes <= trials, and trials above 0.")
+    share = successes / trials
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    spread = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    low, high = ((share + z * z / (2 * trials) + side * spread) / (1 + z * z / trials) for side in (-1, 1))
+    # At the ends of the range the formula gives the end, but for rounding.
+    return Interval(low if successes else 0.0, high if successes < trials else 1.0, share, level)
+
+
+def confusion_interval(
+    matrix: ConfusionMatrix,
+    metric: str | Callable[[ConfusionMatrix], float],
+    *,
+    level: float = 0.95,
+    replicates: int = 200,
+    seed: int = 0,
+) -> Interval:
+    """Return a confidence interval of a metric of a confusion matrix by the Poisson bootstrap.  Starts no job.
+
+    In each replicate every row counts as often as a Poisson(1) draw says, so a cell of m rows holds Poisson(m).
+
+    Parameters
+    ----------
+    matrix : ConfusionMatrix
+        Of rows: its cells are whole numbers.
+    metric : str or function
+        A property ("mcc") or a method of the positive label ("recall"), or a function of the matrix:
+        `lambda m: m.fBeta(2)`.
+    level : float in (0, 1), default=0.95
+    replicates : int, default=200
+        Enough for one beyond each end of the interval.  Those without any row do not count.
+    seed : int, default=0
+
+    Raises
+    ------
+    SparkimbError
+        An unknown metric, numbers out of their range, cells that are no counts.
+    """
+    check_replicates(level, replicates)
+    counts = [matrix.cells.get((actual, predicted), 0.0) for actual in matrix.labels for predicted in matrix.labels]
+    if any(count != round(count) for count in counts):
+        raise SparkimbError(
+            "The cells of the matrix are weights, not whole numbers of rows, so how far they scatter is unknown. "
+            "Count without weightCol for an interval."
+        )
+    if isinstance(metric, str):
+        if metric.startswith("_") or not hasattr(type(matrix), metric):
+            raise SparkimbError(f"metric is {metric!r}. Name a property or a method of ConfusionMatrix.")
+        value = _named(metric)
+    else:
+        value = metric
+    pairs = [(actual, predicted) for actual in matrix.labels for predicted in matrix.labels]
+    rng = np.random.default_rng(seed % 2**64)
+    draws = rng.poisson(counts, size=(replicates, len(counts))).astype(float)
+    drawn = [
+        value(replace(matrix, cells=dict(zip(pairs, draw.tolist(), strict=True)))) for draw in draws[draws.sum(1) > 0]
+    ]
+    return percentile_interval(float(value(matrix)), np.array(drawn, dtype=float), level)
+
+
+def _named(metric: str) -> Callable[[ConfusionMatrix], float]:
+    def value(matrix: ConfusionMatrix) -> float:
+        found = getattr(matrix, metric)
+        return float(found() if callable(found) else found)
+
+    return value
+
+
+def check_replicates(level: float, replicates: int) -> None:
+    """Refuse a level outside (0, 1), and replicates too few to have one beyond each end of the interval."""
+    _check_level(level)
+    least = math.ceil(2 / (1 - level) - ROUNDING)
+    if not least <= replicates <= MAX_REPLICATES:
+        raise SparkimbError(
+            f"replicates is {replicates}. An interval of level {level} takes a number in [{least}, {MAX_REPLICATES}]."
+        )
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise SparkimbError(f"level is {level}. Give a share in (0, 1), such as 0.95.")
+
+
+def percentile_interval(estimate: float, drawn: Floats, level: float) -> Interval:
+    """Return the interval between the quantiles of the replicates' values that leave half of 1 - level on each side."""
+    if not len(drawn):
+        raise SparkimbError("No replicate has rows of both classes. Take more rows, or more replicates.")
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), estimate, level)
+
+
+@dataclass(frozen=True, eq=False)
+class RowGroups:
+    """Rows grouped by what they are alike in, to draw replicates from.
+
+    Parameters
+    ----------
+    scores : array of float
+        Distinct scores, falling.
+    place : array of int
+        The score of each group, by its number.
+    p, n : array of float
+        Weight of a row of each group, if it is positive and if it is not; one of the two is 0.
+    rows : array of float
+        Number of rows of each group.
+    """
+
+    scores: Floats
+    place: npt.NDArray[np.int64]
+    p: Floats
+    n: Floats
+    rows: Floats
+
+    @classmethod
+    def of_steps(cls, steps: CollectedSteps) -> RowGroups:
+        """Return the groups of steps that count rows."""
+        p, n = steps.at.p, steps.at.n
+        of_p, of_n = np.flatnonzero(p), np.flatnonzero(n)
+        positive = np.repeat([1.0, 0.0], [len(of_p), len(of_n)])
+        rows = np.concatenate([p[of_p], n[of_n]])
+        return cls(steps.score, np.concatenate([of_p, of_n]), positive, 1 - positive, rows)
+
+    @classmethod
+    def of_rows(cls, rows: DataFrame) -> RowGroups:
+        """Return the groups of rows of `score`, `positive` and `weight` that are alike in all three.  One action."""
+        alike = rows.where(F.col("weight") > 0).groupBy("score", "positive", "weight").agg(F.count("*").alias("rows"))
+        found = alike.limit(MAX_SCORES + 1).toArrow().to_pandas()
+        if len(found) > MAX_SCORES:
+            raise SparkimbError(
+                f"The rows have more than {MAX_SCORES} different triples of score, class and weight, too many to draw "
+                "from on the driver. Round the weights, or take a sample of the rows for the interval."
+            )
+        found = found.sort_values(["score", "positive", "weight"])  # the draws follow the order
+        rising, place = np.unique(found["score"].to_numpy(), return_inverse=True)
+        positive = found["positive"].to_numpy(dtype=float)
+        weight = found["weight"].to_numpy()
+        return cls(
+            rising[::-1],
+            len(rising) - 1 - place,
+            weight * positive,
+            weight * (1 - positive),
+            found["rows"].to_numpy(dtype=float),
+        )
+
+    def drawn(self, rng: np.random.Generator) -> CollectedSteps:
+        """Return the steps of a replicate: each row as often as a Poisson(1) draw, summed per group."""
+        times = rng.poisson(self.rows)
+        p = sums_at(self.place, self.p * times, len(self.scores))
+        n = sums_at(self.place, self.n * times, len(self.scores))
+        kept = p + n > 0
+        return CollectedSteps(self.scores[kept], p[kept], n[kept])

@@ -1,0 +1,234 @@
+"""The distinct scores of a dataset, highest first, with the weights at and above each: on the driver or distributed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from sparkimb.evaluation.inputs import fault_code, refuse_faults
+from sparkimb.evaluation.score_gaps import Floats, Positives, at_cuts, find_positives, sums_at
+
+# Rows up to which every distinct score comes to the driver: 24 bytes each on the wire, far under Spark's default result
+# limit of 1 GB, and about 150 MB on the driver with the sorted copy and the running sums.
+MAX_SCORES = 1_000_000
+# Beyond, distinct scores of positives up to which the others are counted between them.  At most twice as many rows come
+# to the driver, and every task holds the scores, padded, in at most 16 MB.
+MAX_POSITIVES = 1_000_000
+# Beyond that the scores are cut into this many ranges, one sort each.  A range of a billion distinct scores is then 4
+# million rows, 160 MB, and the totals that the driver collects stay at 512 rows.
+RANGES = 256
+# Running sums of weights differ by rounding between the two paths; positions closer than this are the same.
+ROUNDING = 1e-9
+
+# NumPy arrays or Spark columns.  The formulas use only + - * / ** and comparisons, `divide` and `clip`, so that both
+# paths share them.
+Values: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """Weights at one distinct score (`p` positives, `n` others) and at or above it (`tp`, `fp`)."""
+
+    p: Values
+    n: Values
+    tp: Values
+    fp: Values
+
+
+class Steps(Protocol):
+    """The distinct scores of a dataset, highest first, wherever they are held.
+
+    Others whose scores lie between those of two neighbouring positives may be one step, at the lowest of their scores.
+    No area changes by that, and no threshold is lost that is the best by a value which falls with fp while tp stays.
+    """
+
+    positives: float
+    negatives: float
+
+    @property
+    def count(self) -> int:
+        """The number of steps."""
+
+    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
+        """Sum each value of the formula over all steps."""
+
+    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
+        """Return score, tp and fp where the formula's value is largest among the steps that it allows.
+
+        Of equal values the highest score wins.  None if no step is allowed.
+        """
+
+    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
+        """Return score, tp and fp of the steps kept, highest score first."""
+
+
+def divide(numerator: Values, denominator: Values, otherwise: Values = 0.0) -> Values:
+    """Divide numbers, arrays or columns; `otherwise` where the denominator is 0."""
+    if isinstance(denominator, Column):
+        return F.when(denominator == 0, otherwise).otherwise(numerator / denominator)
+    defined = np.not_equal(denominator, 0)
+    return np.where(defined, numerator / np.where(defined, denominator, 1.0), otherwise)
+
+
+def clip(values: Values, low: float, high: float) -> Values:
+    """Return the values of an array or a column, moved into [low, high]."""
+    if isinstance(values, Column):
+        return F.greatest(F.least(values, F.lit(float(high))), F.lit(float(low)))
+    return np.clip(values, low, high)
+
+
+def find_steps(rows: DataFrame, faults: Mapping[str, Column]) -> Steps:
+    """Find the steps of rows of `score`, `positive` and `weight`; raise if rows have faults.
+
+    First a look at the positives, whose scores are few in imbalanced data.  What it finds decides how the others come:
+    by their scores, by their place among the positives' scores, or, where both are too many, not at all.
+    """
+    found = find_positives(rows, faults, MAX_POSITIVES)
+    if found is None:
+        return DistributedSteps(rows, faults)
+    others = rows.where(~F.col("positive") & (F.col("weight") > 0))
+    if found.rows <= MAX_SCORES:
+        by_score = others.groupBy("score").agg(F.sum("weight").alias("n")).toArrow()
+        return CollectedSteps.of(found, by_score["score"].to_numpy(), by_score["n"].to_numpy())
+    # The highest score of all is a cut too, so that the first step is a score of its own.
+    cuts = np.union1d(found.scores, [found.highest] if np.isfinite(found.highest) else [])
+    by_place = at_cuts(others, cuts).groupBy("place").agg(F.sum("weight").alias("n"), F.min("score").alias("score"))
+    table = by_place.toArrow()  # at most one row for each cut and each gap
+    return CollectedSteps.of(found, table["score"].to_numpy(), table["n"].to_numpy())
+
+
+class CollectedSteps:
+    """Steps as NumPy arrays on the driver.
+
+    Parameters
+    ----------
+    score : array of float
+        Distinct, falling.
+    p, n : array of float
+        Weights of positives and of others at each score, not both 0.
+    """
+
+    def __init__(self, score: Floats, p: Floats, n: Floats) -> None:
+        self.score = score
+        self.at = Step(p=p, n=n, tp=np.cumsum(p), fp=np.cumsum(n))
+        self.positives, self.negatives = (float(at[-1]) if len(at) else 0.0 for at in (self.at.tp, self.at.fp))
+
+    @classmethod
+    def of(cls, positives: Positives, scores: Floats, weights: Floats) -> CollectedSteps:
+        """Return the steps of the positives and of others, each with distinct scores in any order."""
+        rising, place = np.unique(np.concatenate([positives.scores, scores]), return_inverse=True)
+        p = sums_at(place[: len(positives.scores)], positives.weights, len(rising))
+        n = sums_at(place[len(positives.scores) :], weights, len(rising))
+        return cls(rising[::-1], p[::-1], n[::-1])
+
+    @property
+    def count(self) -> int:
+        """The number of steps."""
+        return len(self.score)
+
+    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
+        """Sum each value of the formula over all steps."""
+        return [float(np.sum(values)) for values in formula(self.at)]
+
+    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
+        """Return score, tp and fp of the best step allowed."""
+        value, allowed = formula(self.at)
+        if not np.any(allowed):
+            return None
+        top = int(np.argmax(np.where(allowed, value, -np.inf)))
+        return float(self.score[top]), float(self.at.tp[top]), float(self.at.fp[top])
+
+    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
+        """Return score, tp and fp of the steps kept, highest score first."""
+        chosen = kept(self.at)
+        columns = {"score": self.score, "tp": self.at.tp, "fp": self.at.fp}
+        return pd.DataFrame({name: values[chosen] for name, values in columns.items()})
+
+
+class DistributedSteps:
+    """Steps as a DataFrame: running sums within ranges of scores, on top of the totals of the ranges above.
+
+    Finding it takes two actions over the rows, without a shuffle of them.  Each use shuffles the rows once, by range,
+    and sorts them there.  Ties are not merged before the shuffle, as continuous scores have next to none.
+    """
+
+    def __init__(self, rows: DataFrame, faults: Mapping[str, Column]) -> None:
+        shares = [i / RANGES for i in range(1, RANGES)]
+        # The cuts only balance the ranges; any cuts give the same sums.
+        look = (
+            rows.withColumn("fault", fault_code(faults))
+            .groupBy("fault")
+            .agg(F.count("*").alias("rows"), F.percentile_approx("score", shares, 4 * RANGES).alias("cuts"))
+            .collect()  # a row per fault
+        )
+        refuse_faults(faults, {row["fault"]: row["rows"] for row in look})
+        cuts = np.unique(np.array(look[0]["cuts"], dtype=float))
+        positive, mass = F.col("positive"), F.col("weight")
+        ranged = at_cuts(rows.where(mass > 0), cuts).select(
+            "score",
+            F.when(positive, mass).otherwise(0.0).alias("p"),
+            F.when(positive, 0.0).otherwise(mass).alias("n"),
+            F.col("place").alias("range"),
+        )
+        totals = np.zeros((2 * len(cuts) + 1, 2))
+        for row in ranged.groupBy("range").agg(F.sum("p"), F.sum("n")).collect():  # at most 2 RANGES rows
+            totals[row[0]] = row[1], row[2]
+        above = np.cumsum(totals[::-1], axis=0)[::-1] - totals
+        self.positives, self.negatives = totals.sum(axis=0).tolist()
+        falling = Window.partitionBy("range").orderBy(F.desc("score"))
+        so_far = falling.rowsBetween(Window.unboundedPreceding, 0)
+        offsets = {
+            name: F.get(F.array(*map(F.lit, above[:, i].tolist())), F.col("range")) for i, name in enumerate("pn")
+        }
+        # The last row of those that tie has seen them all; what the row before it among these had not is the step's.
+        after = F.lead("score").over(falling)
+        summed = ranged.select(
+            "range",
+            "score",
+            *((offsets[name] + F.sum(name).over(so_far)).alias(total) for name, total in (("p", "tp"), ("n", "fp"))),
+            after.alias("after"),
+        ).where(F.col("after").isNull() | (F.col("after") < F.col("score")))
+        self._table = summed.select(
+            "score",
+            "tp",
+            "fp",
+            *(
+                (F.col(total) - F.coalesce(F.lag(total).over(falling), offsets[name])).alias(name)
+                for name, total in (("p", "tp"), ("n", "fp"))
+            ),
+        )
+        self._at = Step(p=F.col("p"), n=F.col("n"), tp=F.col("tp"), fp=F.col("fp"))
+
+    @cached_property
+    def count(self) -> int:
+        """The number of steps.  One action."""
+        row = self._table.agg(F.count("*")).first()
+        assert row is not None
+        return int(row[0])
+
+    def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
+        """Sum each value of the formula over all steps.  One action."""
+        row = self._table.agg(*(F.sum(value) for value in formula(self._at))).first()
+        assert row is not None
+        return list(row)
+
+    def best(self, formula: Callable[[Step], tuple[Values, Values]]) -> tuple[float, float, float] | None:
+        """Return score, tp and fp of the best step allowed.  One action."""
+        value, allowed = formula(self._at)
+        # Structs compare field by field: the highest value, then the highest score.
+        step = F.struct(value.alias("value"), "score", "tp", "fp")
+        row = self._table.where(allowed).agg(F.max(step).alias("best")).first()
+        best = row["best"] if row is not None else None
+        return best and (best["score"], best["tp"], best["fp"])
+
+    def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
+        """Return score, tp and fp of the steps kept, highest score first.  One action."""
+        chosen: pd.DataFrame = self._table.where(kept(self._at)).select("score", "tp", "fp").toArrow().to_pandas()
+        return chosen.sort_values("score", ascending=False, ignore_index=True)
