@@ -26,6 +26,7 @@ STEPS: dict[str, Any] = {
     for name, found in ((name, getattr(sparkimb, name)) for name in sparkimb.__all__)
     if isinstance(found, type) and issubclass(found, Sampler | ClassWeigher) and found is not PartitionLocalSampler
 }
+THRESHOLDS = [name for name in OBJECTIVES if name not in ("cost", "topK")]  # these take numbers that no key holds
 PARTS = ("train", "validation", "test")
 # Params that follow from columns and split, or name columns that the job reads back.
 SET_BY_JOB = {
@@ -229,8 +230,8 @@ class Balance(Config):
     @field_validator("threshold")
     @classmethod
     def _known_objective(cls, objective: str) -> str:
-        if objective not in OBJECTIVES:
-            raise ValueError(f"'{objective}' is no objective{_nearest(objective, OBJECTIVES)}; use {_join(OBJECTIVES)}")
+        if objective not in THRESHOLDS:
+            raise ValueError(f"'{objective}' is no objective{_nearest(objective, THRESHOLDS)}; use {_join(THRESHOLDS)}")
         return objective
 
     @model_validator(mode="after")
