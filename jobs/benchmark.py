@@ -246,8 +246,9 @@ def ranking(ground: Ground) -> Contest:
 
 
 def ranking_ties(ground: Ground) -> Contest:
-    """The same for scores of three decimals, of which there are some ten thousand."""
-    return _ranking(ground, _scored(ground).withColumn("score", F.round("score", 3)), RankingMetrics)
+    """The same for scores of three decimals, of which there are some ten thousand: a cast, as `round` takes longer."""
+    rounded = (F.col("score") * 1000).cast("int") / 1000
+    return _ranking(ground, _scored(ground).withColumn("score", rounded), RankingMetrics)
 
 
 def ranking_distributed(ground: Ground) -> Contest:

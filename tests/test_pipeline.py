@@ -26,6 +26,7 @@ from pyspark.ml.classification import (
 )
 from pyspark.ml.evaluation import BinaryClassificationEvaluator, Evaluator
 from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.tuning import CrossValidator, ParamGridBuilder, TrainValidationSplit
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -253,7 +254,7 @@ def test_calibrate_undoes_what_samplers_and_weights_did(train: DataFrame) -> Non
     over = RandomOverSampler(samplingStrategy={1.0: 40}, inputCols=["f0", "f1"], idCols=["id"])
     weigher = ClassWeigher(weights={0: 1, 1: 4})
     regression = LogisticRegression(weightCol="weight", regParam=0.01)
-    stages = [assembler, under, over, weigher, regression]
+    stages = [under, over, weigher, assembler, regression]
     plain = Pipeline(stages=stages).fit(train).transform(train)
     model = Pipeline(stages=stages, calibrate=True).fit(train)
     assert type(model) is PipelineModel
@@ -309,12 +310,11 @@ def test_thresholds_of_one_s_own_cut_the_corrected_probability(train: DataFrame,
     assert prediction.tolist() == (probability / cut).argmax(axis=1).tolist()
 
 
-@pytest.mark.parametrize(
-    "classifier", [DecisionTreeClassifier(maxDepth=2), NaiveBayes(modelType="gaussian")], ids=lambda s: type(s).__name__
-)
+@pytest.mark.parametrize("classifier", [DecisionTreeClassifier, NaiveBayes])
 def test_other_classifiers_and_more_classes_are_corrected(spark: SparkSession, classifier: Any) -> None:
-    df = example(spark, {0: 60, 1: 30, 2: 12}).withColumn("label", F.col("label").cast("double"))
-    stages = [RandomUnderSampler(idCols=["id"]), classifier.copy().setProbabilityCol("p")]
+    df = example(spark, {0: 60, 1: 30, 2: 12})
+    df = df.select("id", "label", array_to_vector(F.array(F.abs("f0"), F.abs("f1"))).alias("features"))
+    stages = [RandomUnderSampler(idCols=["id"]), classifier(probabilityCol="p")]
     probability, uncorrected, prediction = arrays(
         Pipeline(stages=stages, calibrate=True).fit(df).transform(df), "p", "uncorrectedP", "prediction"
     )

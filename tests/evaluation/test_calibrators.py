@@ -29,13 +29,16 @@ class Margins(ClassifierMixin, BaseEstimator):
     """A classifier of scikit-learn's whose margins are its features."""
 
     def __init__(self, k=2):
-        self.classes_ = np.arange(k)
+        self.k, self.classes_ = k, np.arange(k)
 
     def fit(self, x, y):
         return self
 
+    def predict(self, x):
+        raise NotImplementedError
+
     def decision_function(self, x):
-        return x[:, 0] if len(self.classes_) == 2 else x
+        return x[:, 0] if self.k == 2 else x
 
 
 def sklearn_probabilities(method, margins, labels, weights, at):

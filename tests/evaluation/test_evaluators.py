@@ -141,7 +141,7 @@ def test_multiclass_metrics_are_scikit_learn_s(scored):
 def points(spark):
     rng = np.random.default_rng(4)
     label = (np.arange(ROWS) % 8 == 0).astype(float)
-    x, z = (rng.random((2, ROWS)) < 0.3 + 0.4 * label).astype(float)
+    x, z = (rng.random((2, ROWS)) < 0.1 + 0.8 * label).astype(float)
     pdf = pd.DataFrame({"label": label, "x": x, "z": z, "fold": np.arange(ROWS) // 8 % 2})
     return VectorAssembler(inputCols=["x", "z"], outputCol="features").transform(spark.createDataFrame(pdf))
 
