@@ -14,10 +14,12 @@ from pyspark.ml.param import TypeConverters
 from pyspark.ml.pipeline import PipelineReader, PipelineSharedReadWrite, PipelineWriter
 from pyspark.ml.util import DefaultParamsReader, DefaultParamsWriter, MLWriter
 from pyspark.sql import DataFrame
+from pyspark.sql.types import StructField
 
 from sparkimb.base import Sampler
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.calibrators import Calibrator
+from sparkimb.evaluation.cost import CostSensitive
 from sparkimb.evaluation.prior_correction import with_corrected_priors
 from sparkimb.over_sampling.random import RandomOverSampler
 from sparkimb.params import param
@@ -26,14 +28,16 @@ from sparkimb.strategy import Label
 from sparkimb.under_sampling.random import RandomUnderSampler
 from sparkimb.weights import ClassWeigher
 
+TrainingOnly: TypeAlias = Sampler | ClassWeigher | CostSensitive  # type: ignore[type-arg]  # isinstance takes no more
+
 
 class Pipeline(SparkPipeline):
     """A pyspark.ml Pipeline whose samplers and class weighers act on the training rows only.
 
-    While fitting, a sampler's `fitResample` replaces the running dataset, and a ClassWeigher adds its column to it.
-    Neither has anything to do with scoring, so neither is in the fitted model: a plain `pyspark.ml.PipelineModel`,
-    which loads where sparkimb is not installed.  CrossValidator and TrainValidationSplit therefore evaluate on
-    untouched rows, with grids over samplers' Params too.
+    While fitting, a sampler's `fitResample` replaces the running dataset, and a ClassWeigher or CostSensitive adds its
+    column to it.  None of them has anything to do with scoring, so none is in the fitted model: a plain
+    `pyspark.ml.PipelineModel`, which loads where sparkimb is not installed.  CrossValidator and TrainValidationSplit
+    therefore evaluate on untouched rows, with grids over samplers' Params too.
 
     Parameters
     ----------
@@ -103,11 +107,13 @@ class Pipeline(SparkPipeline):
                 weigher = stage.fit(dataset)
                 dataset = weigher.transform(dataset)
                 shifts.append((stage, weigher.classWeights))
+            elif isinstance(stage, CostSensitive):
+                dataset = stage.fit(dataset).transform(dataset)
             else:
                 transformers = [stage.fit(dataset) if isinstance(stage, Estimator) else stage]
                 reaching = [shift for shift in shifts if _reaches(shift[0], stage)]
                 if self.getCalibrate() and reaching:
-                    transformers = _corrected(transformers[0], reaching)
+                    transformers = _corrected(transformers[0], reaching, dataset.schema[stage.getOrDefault("labelCol")])
                 fitted += transformers
                 if i < last:
                     for transformer in transformers:
@@ -118,11 +124,9 @@ class Pipeline(SparkPipeline):
         for i, stage in enumerate(stages):
             if not isinstance(stage, Estimator | Transformer):
                 raise TypeError(f"Pipeline.stages[{i}] is a {type(stage).__name__}, not an Estimator or Transformer.")
-            if not isinstance(stage, Sampler | ClassWeigher):
+            if not isinstance(stage, TrainingOnly):
                 continue
-            later = [
-                s for s in stages[i + 1 :] if isinstance(s, Estimator) and not isinstance(s, Sampler | ClassWeigher)
-            ]
+            later = [s for s in stages[i + 1 :] if isinstance(s, Estimator) and not isinstance(s, TrainingOnly)]
             if not later:
                 raise SparkimbError(
                     f"Pipeline.stages[{i}] is a {type(stage).__name__}, and no estimator follows that would train on "
@@ -139,7 +143,7 @@ class Pipeline(SparkPipeline):
     def _check_calibration(self, stages: list[Any]) -> None:
         """Check that what the samplers and weighers do can be undone."""
         for i, stage in enumerate(stages):
-            if not isinstance(stage, Sampler | ClassWeigher):
+            if not isinstance(stage, TrainingOnly):
                 continue
             name = f"Pipeline.calibrate is true and stages[{i}] is a {type(stage).__name__}"
             if reason := _not_by_class_alone(stage):
@@ -149,7 +153,7 @@ class Pipeline(SparkPipeline):
                 )
             reached = [later for later in stages[i + 1 :] if _reaches(stage, later)]
             if not reached:
-                wanted = f" with weightCol '{stage.getWeightCol()}'" if isinstance(stage, ClassWeigher) else ""
+                wanted = "" if isinstance(stage, Sampler) else f" with weightCol '{stage.getWeightCol()}'"
                 raise SparkimbError(
                     f"{name}, but no classifier{wanted} follows. Put the classifier into this pipeline itself, or set "
                     "calibrate where it is."
@@ -186,7 +190,7 @@ def _reaches(stage: Any, learner: Any) -> bool:
     """Say whether a classifier trains on what a sampler or weigher makes: rows always, weights if it uses them."""
     if not (isinstance(learner, Estimator) and learner.hasParam("labelCol") and learner.hasParam("rawPredictionCol")):
         return False
-    if not isinstance(stage, ClassWeigher):
+    if isinstance(stage, Sampler):
         return True
     takes_weights = learner.hasParam("weightCol") and not isinstance(learner, FMClassifier)
     return takes_weights and learner.isSet("weightCol") and learner.getOrDefault("weightCol") == stage.getWeightCol()
@@ -198,12 +202,14 @@ def _not_by_class_alone(stage: Any) -> str | None:
         return " with strataCols" if stage.getStrataCols() else None
     if isinstance(stage, RandomOverSampler):
         return " with shrinkage" if stage.getShrinkage() > 0 else None
+    if isinstance(stage, CostSensitive):
+        return ", whose weights may differ within a class"
     return None if isinstance(stage, ClassWeigher) else ", which looks at the features"
 
 
-def _corrected(model: Any, shifts: Sequence[_PriorShift]) -> list[Transformer]:
+def _corrected(model: Any, shifts: Sequence[_PriorShift], labels: StructField) -> list[Transformer]:
     """Return a fitted classifier and the stages that undo the shifts of the priors it was trained with."""
-    factors = [1.0] * model.numClasses
+    factors = [1.0] * _number_of_classes(labels, {label for _, by_label in shifts for label in by_label})
     for stage, by_label in shifts:
         for label, factor in by_label.items():
             if factor == 0:
@@ -213,6 +219,16 @@ def _corrected(model: Any, shifts: Sequence[_PriorShift]) -> list[Transformer]:
                 )
             factors[int(label)] *= factor
     return with_corrected_priors(model, factors)
+
+
+def _number_of_classes(field: StructField, labels: set[Label]) -> int:
+    """Return how many classes pyspark's learners see: as the column's metadata tell, or up to the largest label.
+
+    The fitted model knows too, but on Connect pyspark 4.0 cannot ask it from a thread of CrossValidator's.
+    """
+    attributes = field.metadata.get("ml_attr", {})
+    told = 2 if attributes.get("type") == "binary" else len(attributes.get("vals", [])) or attributes.get("num_vals", 0)
+    return max(int(told), 1 + max(int(label) for label in labels))
 
 
 class _Writer(ConnectOverwrite, PipelineWriter):

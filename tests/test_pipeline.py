@@ -40,6 +40,7 @@ from sparkimb import (
     SparkimbError,
     class_counts,
 )
+from sparkimb.evaluation.cost import CostSensitive
 from sparkimb.evaluation.platt import PlattCalibrator
 from sparkimb.testing import example
 
@@ -109,11 +110,12 @@ def test_samplers_and_weighers_act_on_training_rows_only(train: DataFrame) -> No
         Recorder(),
     )
     over.setParams(inputCols=["f0", "f1"])
-    stages = [under, over, weigher, recorder]
+    costs = CostSensitive(costs={0: {1: 1.0}, 1: {0: 5.0}})
+    stages = [under, over, weigher, costs, recorder]
     model = Pipeline(stages=stages).fit(train)
     assert type(model) is PipelineModel
     assert [type(stage) for stage in model.stages] == [Identity]
-    assert stages == [under, over, weigher, recorder], "the caller's list is as it was"
+    assert stages == [under, over, weigher, costs, recorder], "the caller's list is as it was"
     [fitted] = recorder.fitted
     assert class_counts(fitted) == {0.0: 48, 1.0: 48}
     assert fitted.columns == [*train.columns, "weight"]
@@ -348,6 +350,7 @@ def test_what_calibrate_cannot_undo_is_refused_before_any_job(train: DataFrame) 
         ([SMOTE(), regression], r"stages\[0\] is a SMOTE, which looks at the features, so .* IsotonicCalibrator"),
         ([RandomUnderSampler(strataCols=["color"]), regression], "RandomUnderSampler with strataCols"),
         ([RandomOverSampler(shrinkage=1.0), regression], "RandomOverSampler with shrinkage"),
+        ([CostSensitive(), regression], "CostSensitive, whose weights may differ within a class"),
         ([under, LinearSVC()], "the LinearSVC after it writes no probabilities"),
         ([under, OneVsRest(classifier=regression)], "the OneVsRest after it writes no probabilities"),
         ([under, inner], "but no classifier follows"),

@@ -124,7 +124,7 @@ def test_averages_equal_the_oracles(sample, average, alpha):
 def kappa_of(label, prediction, weights):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of 0/0, and of a single label
-        return metrics.cohen_kappa_score(label, prediction, weights=weights, replace_undefined_by=0.0)
+        return np.nan_to_num(metrics.cohen_kappa_score(label, prediction, weights=weights))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning", "ignore:y_pred contains classes")

@@ -42,7 +42,7 @@ def scored(spark):
             "prediction": (p > 0.5).astype(float),
             "p": p,
             "raw": np.round(rng.normal(size=ROWS) + label, 2),
-            "two": [[1 - x, x] for x in p],
+            "two": [[1 - x, x] for x in p.tolist()],
             "name": np.where(label == 1, "fraud", "fair"),
             "called": np.where(p > 0.5, "fraud", "fair"),
             "kind": np.array(["a", "b", "c"])[kind],
