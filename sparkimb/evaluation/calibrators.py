@@ -12,8 +12,8 @@ from pyspark.sql import functions as F
 
 from sparkimb.columns import column, require_columns
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation.class_probabilities import RewritesProbabilities, as_read, entries
-from sparkimb.evaluation.class_scores import HasWeightCol
+from sparkimb.evaluation.class_probabilities import RewritesProbabilities, as_read
+from sparkimb.evaluation.class_scores import HasWeightCol, entries
 from sparkimb.evaluation.inputs import bad_weight, fault_code, refuse_faults, require_numeric, weight
 from sparkimb.params import HasLabelCol, column_name, param
 from sparkimb.persistence import JsonStage
@@ -157,6 +157,7 @@ class CalibratorModel(CalibratorParams, Model):
 
     def _probabilities(self, scores: Column) -> Column:
         if self.numClasses == 2:
+            # The lambda binds the probability, which would else be computed for each class.
             positive = F.array(self._calibrated(F.get(scores, F.lit(1)), self.curves[0]))
             return F.flatten(F.transform(positive, lambda p: F.array(1 - p, p)))
         each = F.array(*(self._calibrated(F.get(scores, F.lit(c)), curve) for c, curve in enumerate(self.curves)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pyspark.ml.functions import array_to_vector, vector_to_array
+from pyspark.ml.functions import array_to_vector
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.types import ArrayType, DataType, NumericType
 
-from sparkimb.columns import column, require_columns
+from sparkimb.columns import require_columns
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.class_scores import HasProbabilityCol
 from sparkimb.params import column_name, number, param
@@ -50,13 +50,6 @@ class RewritesProbabilities(HasProbabilityCol):
 
 def _holds_numbers(dataType: DataType) -> bool:
     return isinstance(dataType, ArrayType) and isinstance(dataType.elementType, NumericType)
-
-
-def entries(dataset: DataFrame, name: str) -> Column:
-    """Return a vector or array column as array<double>; null where it is null."""
-    if isinstance(dataset.schema[name].dataType, VectorUDT):
-        return F.when(column(name).isNotNull(), vector_to_array(column(name)))
-    return column(name).cast("array<double>")
 
 
 def as_read(dataset: DataFrame, name: str, values: Column) -> Column:

@@ -14,8 +14,7 @@ from pyspark.sql import functions as F
 from sparkimb.columns import column, require_columns, temporary_name
 from sparkimb.draws import CUTS, LEVELS, bucket, bucket_interval, row_key, uniform
 from sparkimb.errors import SparkimbError
-from sparkimb.evaluation.class_probabilities import entries
-from sparkimb.evaluation.class_scores import HasProbabilityCol, require_scores
+from sparkimb.evaluation.class_scores import HasProbabilityCol, entries, require_scores
 from sparkimb.evaluation.inputs import fault_code, refuse_faults, require_numeric
 from sparkimb.evaluation.stratified_folds import FoldParams
 from sparkimb.strategy import Label

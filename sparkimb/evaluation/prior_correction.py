@@ -18,10 +18,10 @@ from sparkimb.evaluation.class_probabilities import (
     RewritesProbabilities,
     as_read,
     class_numbers,
-    entries,
     in_class_order,
     require_set,
 )
+from sparkimb.evaluation.class_scores import entries
 from sparkimb.params import param
 from sparkimb.persistence import JsonStage
 from sparkimb.strategy import Label, SamplingPlan
