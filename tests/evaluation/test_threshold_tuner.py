@@ -44,7 +44,7 @@ def scored(spark):
             "label": label,
             "name": np.where(label == 1, "fraud", "fair"),
             "p": p,
-            "two": [[1 - x, x] for x in p],
+            "two": [[1 - x, x] for x in p.tolist()],
             "three": three.tolist(),
             "kind": np.array(["a", "b", "c"])[kind],
             "day": rng.integers(0, 6, ROWS),
