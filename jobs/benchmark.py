@@ -63,6 +63,7 @@ class Contest:
     rows_in: int
     rows_out: int
     found: Mapping[str, Any] = field(default_factory=dict)  # what else is worth telling, beside time and memory
+    cold: frozenset[str] = frozenset()  # contestants outside the JVM, whose first run is like any other
 
     @property
     def contestants(self) -> dict[str, Work]:
@@ -210,6 +211,7 @@ def smote(ground: Ground) -> Contest:
     return Contest(
         subject=works.pop("subject"),
         baselines={**works, "imbalanced-learn": imbalanced_learn},
+        cold=frozenset({"imbalanced-learn"}),
         rows_in=ground.rows_in,
         rows_out=sum(samplers["subject"].fit(ground.read()).plan.targets.values()),
     )
@@ -407,6 +409,8 @@ def measure(contest: Contest, ground: Ground, *, runs: int, warmup: int) -> dict
     ground.tidy()
     for i in range(warmup + runs):
         for name, work in contest.contestants.items():
+            if i < warmup and name in contest.cold:
+                continue
             took = ground.processes.spent_by(work)
             ground.tidy()
             if i >= warmup:

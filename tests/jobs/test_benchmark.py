@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,9 @@ def test_contestants_take_turns_on_the_same_generated_rows(spark, config) -> Non
     spent = measure(contest, ground, runs=2, warmup=1)
     assert turns == ["subject", "first", "second"] * 3
     assert {name: len(runs) for name, runs in spent.items()} == {"subject": 2, "first": 2, "second": 2}
+    turns.clear()
+    measure(replace(contest, cold=frozenset({"second"})), ground, runs=1, warmup=1)
+    assert turns == ["subject", "first", "subject", "first", "second"]
 
 
 def test_rows_that_pass_through_python_are_seen_in_the_plan(spark) -> None:
