@@ -157,6 +157,7 @@ class CalibratorModel(CalibratorParams, Model):
 
     def _probabilities(self, scores: Column) -> Column:
         if self.numClasses == 2:
+            # The lambda binds the probability, which would else be computed for each class.
             positive = F.array(self._calibrated(F.get(scores, F.lit(1)), self.curves[0]))
             return F.flatten(F.transform(positive, lambda p: F.array(1 - p, p)))
         each = F.array(*(self._calibrated(F.get(scores, F.lit(c)), curve) for c, curve in enumerate(self.curves)))
