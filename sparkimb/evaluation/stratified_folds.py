@@ -35,7 +35,7 @@ from sparkimb.persistence import JsonStage
 from sparkimb.statistics import MAX_CLASSES, check_labels, draw_histograms
 from sparkimb.strategy import Label
 
-# Rows of one class in one group, as counts, that the driver takes in and deals: some 50 MB and 10 seconds.
+# Rows of one class in one group, as counts, that the driver takes in and deals: some 50 MB and a few seconds.
 MAX_GROUP_COUNTS = 500_000
 # Different times of rows of the smallest class that the driver takes in: 16 MB.
 MAX_TIMES = 1_000_000
