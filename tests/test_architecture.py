@@ -56,10 +56,10 @@ MAY_ACT = {
     "sparkimb.evaluation.score_gaps": {"toArrow"},  # the positives' scores, counts between them
     "sparkimb.evaluation.multiclass_ranking": {"toArrow", "collect"},
     "sparkimb.evaluation.intervals": {"toArrow"},  # rows alike, with their numbers
-    "sparkimb.evaluation.calibrators": {"toArrow"},  # grouped scores of each class
+    "sparkimb.evaluation.calibrators": {"toArrow"},  # rows and weights by class
     "sparkimb.evaluation.data_balance": {"toArrow"},  # counts of values
     "sparkimb.evaluation.stratified_folds": {"toArrow"},  # counts of groups, or times of the smallest class
-    "sparkimb.evaluation.instance_hardness": {"toArrow"},  # counts by class
+    "sparkimb.evaluation.instance_hardness": {"toArrow"},  # rows by class and bucket of hardness
     "sparkimb.pipeline": {"write"},  # its own writer
     "sparkimb.adviser": {"persist"},  # the rows while treatments are compared, and their scores
     "sparkimb.testing": {"collect", "count", "persist", "write"},  # on a few hundred rows of its own

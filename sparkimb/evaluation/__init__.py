@@ -12,6 +12,7 @@ from sparkimb.evaluation.intervals import Interval, confusion_interval, wilson_i
 from sparkimb.evaluation.isotonic import IsotonicCalibrator, IsotonicCalibratorModel
 from sparkimb.evaluation.logit_adjustment import LogitAdjustment
 from sparkimb.evaluation.multiclass_ranking import MulticlassRanking, multiclass_ranking
+from sparkimb.evaluation.out_of_fold import out_of_fold_predictions
 from sparkimb.evaluation.platt import PlattCalibrator, PlattCalibratorModel
 from sparkimb.evaluation.prior_correction import PriorCorrection
 from sparkimb.evaluation.probabilities import (
@@ -63,6 +64,7 @@ __all__ = [
     "gap_counts",
     "multiclass_probability_metrics",
     "multiclass_ranking",
+    "out_of_fold_predictions",
     "probability_metrics",
     "score_gaps",
     "stratified_split",
