@@ -2,7 +2,7 @@
 
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
-BESIDE = tests/neighbors tests/over_sampling tests/under_sampling tests/evaluation
+BESIDE = tests/over_sampling tests/evaluation
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
