@@ -21,11 +21,11 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	CONNECT_TESTS="$(CONTRACT) tests/evaluation" BESIDE_TESTS="$(BESIDE)" \
+	CONNECT_TESTS="$(CONTRACT)" BESIDE_TESTS="$(BESIDE)" \
 	CLASSIC_TESTS="$(BESIDE:%=--ignore=%)" .ci/with .venv .ci/test
 
-test-contract: env  ## the rest of the contract of SMOTE's relatives, on classic Spark and on Spark Connect
-	CONNECT_TESTS="-m slow $(CONTRACT)" CLASSIC_TESTS="-m slow $(CONTRACT)" .ci/with .venv .ci/test
+test-contract: env  ## the rest of the contract, on classic Spark and on Spark Connect, and there the evaluation
+	CONNECT_TESTS="-m slow $(CONTRACT) tests/evaluation" CLASSIC_TESTS="-m slow $(CONTRACT)" .ci/with .venv .ci/test
 
 lint: env  ## style, format and types
 	.ci/with .venv ruff check

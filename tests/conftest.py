@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
@@ -34,6 +35,14 @@ SESSION_CONF = {
     "spark.sql.session.timeZone": "UTC",
 }
 os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf '{k}={v}'" for k, v in STATIC_CONF.items()), "pyspark-shell"])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of evaluation on Connect to `make test-contract`, with the rest of the contract."""
+    for item in items if CONNECT else ():
+        if Path(__file__).parent / "evaluation" in item.path.parents:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
