@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from sparkimb.draws import uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.neighbors.cells import Cells
-from sparkimb.neighbors.metrics import Euclidean, Floats, Metric
+from sparkimb.neighbors.metrics import FARTHEST, Euclidean, Floats, Metric
 
 Scaling: TypeAlias = Literal["robust", "standard", "none"]
 Search: TypeAlias = Literal["auto", "exact", "cells", "partition"]
@@ -101,7 +101,8 @@ def center_and_scale(values: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
     """Return each feature's centre and scale: median and interquartile range, or mean and standard deviation, or 1.
 
     Missing numbers are left out.  Where half of the numbers are one, the interquartile range is 0 and the standard
-    deviation serves; where all are, 1 does.
+    deviation serves, as it does where the range is so small that most others would lie beyond the farthest place; where
+    all are one, 1 does.
     """
     known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     known[:, np.isnan(known).all(axis=0)] = 0.0
@@ -111,7 +112,7 @@ def center_and_scale(values: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
     if scaling == "robust":
         whole = not np.isnan(known).any()
         low, mean, high = (np.quantile if whole else np.nanquantile)(known, [0.25, 0.5, 0.75], axis=0)
-        deviation = np.where(high > low, high - low, deviation)
+        deviation = np.where(high - low > deviation / FARTHEST, high - low, deviation)
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
