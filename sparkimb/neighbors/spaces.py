@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from sparkimb.draws import uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.neighbors.cells import Cells
-from sparkimb.neighbors.metrics import FARTHEST, Euclidean, Floats, Metric
+from sparkimb.neighbors.metrics import Euclidean, Floats, Metric
 
 Scaling: TypeAlias = Literal["robust", "standard", "none"]
 Search: TypeAlias = Literal["auto", "exact", "cells", "partition"]
@@ -30,6 +30,8 @@ MAX_UNIT_BYTES = 2**26
 MAX_FEATURES = 4096
 # "auto" searches classes of up to so many rows exactly: about a second of one core with 30 features.
 EXACT_ROWS = 20_000
+# Squares of 4,096 numbers, none larger than so many scales, sum up to less than the largest double.
+MOST_SCALES = 2.0**500
 # Rows of a group under "partition": 10,000 are searched exactly in a fifth of a second.
 PARTITION_ROWS = 10_000
 # Rows that are collected of a group too large for one unit, to learn its cells and scales from.
@@ -101,8 +103,8 @@ def center_and_scale(values: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
     """Return each feature's centre and scale: median and interquartile range, or mean and standard deviation, or 1.
 
     Missing numbers are left out.  Where half of the numbers are one, the interquartile range is 0 and the standard
-    deviation serves, as it does where the range is so small that most others would lie beyond the farthest place; where
-    all are one, 1 does.
+    deviation serves, as it does where the range is so small that squared distances would overflow; where all are one, 1
+    does.
     """
     known = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     known[:, np.isnan(known).all(axis=0)] = 0.0
@@ -112,7 +114,7 @@ def center_and_scale(values: Floats, scaling: Scaling) -> tuple[Floats, Floats]:
     if scaling == "robust":
         whole = not np.isnan(known).any()
         low, mean, high = (np.quantile if whole else np.nanquantile)(known, [0.25, 0.5, 0.75], axis=0)
-        deviation = np.where(high - low > deviation / FARTHEST, high - low, deviation)
+        deviation = np.where(high - low > np.nanmax(np.abs(known), axis=0) / MOST_SCALES, high - low, deviation)
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 

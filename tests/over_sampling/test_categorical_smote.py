@@ -47,7 +47,7 @@ def all_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
 def assert_coarse_is_below(metric: Mixed | ValueDifference, n: int, *, loose: float) -> None:
     """Coarse distances never exceed exact ones, and are no lower than rounding makes them, or `loose` allows.
 
-    But between places that were brought nearer, since they lay beyond the farthest.
+    But where numbers or categories were brought nearer, since they lay beyond the farthest place.
     """
     everything = np.arange(n)
     exact = metric.exact(*all_pairs(n)).reshape(n, n)
@@ -55,7 +55,7 @@ def assert_coarse_is_below(metric: Mixed | ValueDifference, n: int, *, loose: fl
     assert coarse.dtype == np.float32
     offset = metric.offset(everything)[:, None]
     assert (coarse.astype(np.float64) + offset <= exact).all()
-    in_place = (np.abs(metric.places) < FARTHEST).all(axis=1)
+    in_place = (np.abs(metric.places) < FARTHEST).all(axis=1) & (getattr(metric, "mismatch", 0.0) < FARTHEST)
     pairs = in_place[:, None] & in_place
     found, exact, lengths = (part[pairs] for part in (coarse.astype(np.float64) + offset, exact, offset + offset.T))
     assert (found >= loose * exact - 1e-4 * (lengths + exact) - 1e-30).all()
