@@ -24,7 +24,7 @@ SEARCHES = ("auto", "exact", "cells", "partition")
 SCALINGS = ("robust", "standard", "none")
 
 # Bytes of a unit's features at 4 a number, 16 million of them.  One task searches it, and holds them, as floats or
-# doubles, in Arrow, as places and as a factor of products, with its answers: about 700 MB.
+# doubles, in Arrow, as places and as a factor of products, with its answers: about 850 MB.
 MAX_UNIT_BYTES = 2**26
 # A row of more features than this is too long for distances to mean much, and 4,096 of them fill a unit.
 MAX_FEATURES = 4096

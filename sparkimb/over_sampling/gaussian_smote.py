@@ -87,7 +87,7 @@ class GaussianSMOTE(SyntheticOverSampler[GaussianSMOTEModel]):
     Cost:   fit: one aggregate over label and id columns; without idCols over all columns, and a second, sampled one to
             warn of duplicates; for vectors and arrays without metadata a look at one row; for classes of more than
             16 million numbers a sample of 20,000 rows, collected.  resample: lazy; one shuffle of the rows of the
-            classes that grow, which alone pass through Python, as Arrow batches; up to about 700 MB in a task.
+            classes that grow, which alone pass through Python, as Arrow batches; up to about 850 MB in a task.
     Same input and seed give the same rows, whatever the partitioning.
 
     References

@@ -313,7 +313,7 @@ class KMeansSMOTE(_Params, SyntheticOverSampler[KMeansSMOTEModel]):
             distances; without idCols a sampled job to warn of duplicates; for vectors and arrays without metadata a
             look at one row; for clusters with more than 16 million numbers of a class a sample of 20,000 rows.  Where
             buckets of draws do not add up: one more.  resample: lazy; the rows of the classes that grow pass through
-            Python to find their clusters, then one shuffle of them; up to about 700 MB in a task.
+            Python to find their clusters, then one shuffle of them; up to about 850 MB in a task.
     Same input and seed give the same rows, whatever the partitioning: the rows that the centres are learned from are
     chosen by their hashes, which pyspark.ml's KMeans does not do.
 

@@ -137,7 +137,7 @@ class SMOTE(_Params, SyntheticOverSampler[SMOTEModel]):
             warn of duplicates; for vectors and arrays without metadata a look at one row; for classes of more than
             16 million numbers a sample of 20,000 rows, or the referenceRows, is collected.  resample: lazy, one shuffle
             of the rows of the classes that grow (none with referenceRows), which alone pass through Python, as Arrow
-            batches; up to about 700 MB in a task.
+            batches; up to about 850 MB in a task.
     Same input and seed give the same rows, whatever the partitioning.
 
     References

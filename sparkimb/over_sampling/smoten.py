@@ -106,7 +106,7 @@ class SMOTEN(SyntheticOverSampler[SMOTENModel]):
             duplicates; one that counts values by class, of which at most 200,000 rows are collected and kept in the
             model; for classes of more than 16 million numbers a sample of 20,000 rows, collected.  resample: lazy; one
             shuffle of the rows of the classes that grow, which alone pass through Python, as Arrow batches; up to about
-            700 MB in a task.
+            850 MB in a task.
     Same input and seed give the same rows, whatever the partitioning.
 
     References
