@@ -444,7 +444,11 @@ def results(contest: Contest, spent: Mapping[str, Sequence[Spent]]) -> dict[str,
 
 
 def ratios(subject: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
-    """Compare runs: the ratio of medians, and the median ratio of runs that followed each other."""
+    """Compare runs: the ratio of medians, and the median ratio of runs that followed each other.
+
+    What took no tick of the clock counts as one.
+    """
+    baseline = [max(seconds, 1 / TICKS_PER_SECOND) for seconds in baseline]
     pairs = [s / b for s, b in zip(subject, baseline, strict=True)]
     return {"of_medians": round(median(subject) / median(baseline), 3), "of_pairs": round(median(pairs), 3)}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from benchmark import (
     CONTESTS,
+    TICKS_PER_SECOND,
     Contest,
     Ground,
     Processes,
@@ -124,6 +125,7 @@ def test_children_that_have_ended_are_counted(spark) -> None:
 
 def test_ratios_compare_medians_and_neighbours() -> None:
     assert ratios([2.0, 4.0, 30.0], [1.0, 4.0, 10.0]) == {"of_medians": 1.0, "of_pairs": 2.0}
+    assert ratios([2 / TICKS_PER_SECOND], [0.0]) == {"of_medians": 2.0, "of_pairs": 2.0}
 
 
 def test_an_unknown_benchmark_is_refused() -> None:
