@@ -1,0 +1,1 @@
+"""Structured Streaming: balance, weigh and watch an endless stream, exactly once."""
