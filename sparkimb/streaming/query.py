@@ -1,0 +1,252 @@
+"""A streaming query that balances its batches, each exactly once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
+
+from sparkimb.errors import SparkimbError
+from sparkimb.streaming.balancer import BalancerState, BatchCounts, StreamingBalancer
+from sparkimb.streaming.drift import DriftMonitor, announce
+from sparkimb.streaming.metrics import StreamingMetrics
+from sparkimb.streaming.sinks import Sink
+from sparkimb.streaming.state import StateTable
+from sparkimb.streaming.waiting import WaitingRoom
+
+Status = dict[str, Any]
+
+# The rows of the side outputs.
+STATUS_TYPE = (
+    "batchId bigint, time string, eventTime string, rowsIn map<string,bigint>, rowsOut map<string,bigint>, "
+    "unlabelled bigint, rejected map<string,bigint>, waiting bigint, rates map<string,double>, "
+    "shares map<string,double>, seconds double, lagSeconds double"
+)
+METRICS_TYPE = (
+    "batchId bigint, step bigint, rows bigint, unjudged bigint, time string, recall map<string,double>, "
+    "precision map<string,double>, gMean double, balancedAccuracy double, areaUnderROC double, "
+    "confusion array<struct<label:string,prediction:string,weight:double>>"
+)
+EVENT_TYPE = (
+    "batchId bigint, step bigint, level string, detector string, rate string, value double, bound double, "
+    "message string"
+)
+
+logger = logging.getLogger("sparkimb.streaming")
+
+
+@dataclass(kw_only=True)
+class BatchRunner:
+    """What `foreachBatch` calls: reads the state before a batch, writes the batch's rows and the state after it.
+
+    Spark runs a batch again if the driver died before the batch was committed.  Everything written for a batch is a
+    function of its rows, the seed and the state before it, and takes the place of what an earlier try wrote, so it does
+    not matter where that try ended.
+
+    Parameters
+    ----------
+    balancer : StreamingBalancer
+    sink : Sink
+        Takes the balanced rows.
+    state : StateTable
+    deadLetters : Sink, optional
+        Takes the rows that cannot be used, with the column `reason`.  Without it such a row ends the query.
+    status : Sink, optional
+        Takes a row of figures for each batch.
+    metrics : StreamingMetrics, optional
+        Measured on the sound rows as they came.
+    metricsSink : Sink, optional
+        Takes their rows.
+    monitor : DriftMonitor, optional
+        Looks at what the metrics counted.
+    eventsSink : Sink, optional
+        Takes its warnings and alarms.
+    onStatus : function, optional
+        Called with the figures of each batch.  On Spark Connect it runs on the server.
+    """
+
+    balancer: StreamingBalancer
+    sink: Sink
+    state: StateTable
+    deadLetters: Sink | None = None
+    status: Sink | None = None
+    metrics: StreamingMetrics | None = None
+    metricsSink: Sink | None = None
+    monitor: DriftMonitor | None = None
+    eventsSink: Sink | None = None
+    onStatus: Callable[[Status], None] | None = None
+    # The state after the last batch of this process, so that it is not read back.
+    _last: tuple[int, dict[str, Any]] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.monitor is not None and self.metrics is None:
+            raise SparkimbError("monitor looks at what metrics counts, but metrics is None. Give both.")
+        for sink, source in (("metricsSink", "metrics"), ("eventsSink", "monitor")):
+            if getattr(self, sink) is not None and getattr(self, source) is None:
+                raise SparkimbError(f"{sink} has nothing to take, because {source} is None. Give both.")
+
+    def __call__(self, batch: DataFrame, batchId: int) -> None:
+        """Balance one batch."""
+        began = time.monotonic()
+        spark, balancer = batch.sparkSession, self.balancer
+        before = self._before(spark, batchId)
+        known = BalancerState.from_json(before["balancer"]) if before else BalancerState()
+
+        waiting = expired = None
+        if balancer.unlabelled == "wait":
+            room = WaitingRoom(path=f"{self.state.path}/waiting", versions=self.state.versions)
+            batch, still, expired = room.release(batch, batchId, balancer)
+            waiting = room.write(still, batchId)
+        seen = balancer.look(batch, known)
+        self._bury(
+            balancer.rejected(batch) if expired is None else balancer.rejected(batch).union(expired), seen, batchId
+        )
+        self.sink.write(balancer.resample(batch, known), batchId)
+
+        after = {"balancer": balancer.after(batch, known, seen).to_json()}
+        after |= self._measure(balancer.sound(batch), before or {}, batchId)
+        self.state.write(spark, batchId, after)
+        self._last = batchId, after
+        self._tell(spark, batchId, known, after, seen, waiting, time.monotonic() - began)
+
+    def _before(self, spark: SparkSession, batchId: int) -> dict[str, Any] | None:
+        if self._last is not None and self._last[0] == batchId - 1:
+            return self._last[1]
+        return self.state.before(spark, batchId)
+
+    def _bury(self, rejected: DataFrame, seen: BatchCounts, batchId: int) -> None:
+        if not seen.rejected:
+            return
+        if self.deadLetters is None:
+            found = ", ".join(f"{reason} ({rows:,} rows)" for reason, rows in seen.rejected.items())
+            raise SparkimbError(
+                f"Batch {batchId} has rows that cannot be used: {found}. Nothing is lost: the batch was not committed. "
+                "Give deadLetters a sink that takes such rows, and start the query again."
+            )
+        self.deadLetters.write(rejected, batchId)
+
+    def _measure(self, sound: DataFrame, before: Mapping[str, Any], batchId: int) -> dict[str, Any]:
+        """Measure and watch a batch, and return the state of both."""
+        after: dict[str, Any] = {}
+        if self.metrics is None:
+            return after
+        look = self.metrics.look(sound)
+        after["metrics"], rows = self.metrics.after(before.get("metrics") or self.metrics.empty(), look)
+        _write_rows(self.metricsSink, sound.sparkSession, rows, METRICS_TYPE, batchId)
+        if self.monitor is not None:
+            after["drift"], events = self.monitor.after(before.get("drift") or self.monitor.empty(), look)
+            _write_rows(self.eventsSink, sound.sparkSession, events, EVENT_TYPE, batchId)
+            announce(events, batchId, self.monitor.onEvent)
+        return after
+
+    def _tell(
+        self,
+        spark: SparkSession,
+        batchId: int,
+        known: BalancerState,
+        after: Mapping[str, Any],
+        seen: BatchCounts,
+        waiting: int | None,
+        seconds: float,
+    ) -> None:
+        """Write, log and hand over the figures of a batch."""
+        now = datetime.now(timezone.utc)
+        newest = None if seen.newest is None else datetime.fromtimestamp(seen.newest / 1e6, timezone.utc)
+        shares = BalancerState.from_json(after["balancer"]).counts.shares
+        figures: Status = {
+            "batchId": batchId,
+            "time": now.isoformat(),
+            "eventTime": newest.isoformat() if newest else None,
+            "rowsIn": _by_text(seen.rowsIn),
+            "rowsOut": _by_text(seen.rowsOut),
+            "unlabelled": seen.unlabelled,
+            "rejected": seen.rejected,
+            "waiting": waiting,
+            "rates": _by_text({c: r for c, r in self.balancer.rates(known).items() if c in seen.rowsIn}),
+            "shares": _by_text(shares),
+            "seconds": round(seconds, 3),
+            "lagSeconds": round((now - newest).total_seconds(), 3) if newest else None,
+        }
+        _write_rows(self.status, spark, [figures], STATUS_TYPE, batchId)
+        logger.info("batch %s", figures)
+        if self.onStatus is not None:
+            self.onStatus(figures)
+
+
+def start_balanced(
+    stream: DataFrame,
+    balancer: StreamingBalancer,
+    *,
+    sink: Sink,
+    statePath: str,
+    checkpointLocation: str,
+    stateVersions: int = 8,
+    deadLetters: Sink | None = None,
+    status: Sink | None = None,
+    metrics: StreamingMetrics | None = None,
+    metricsSink: Sink | None = None,
+    monitor: DriftMonitor | None = None,
+    eventsSink: Sink | None = None,
+    trigger: Mapping[str, Any] | None = None,
+    queryName: str | None = None,
+    onStatus: Callable[[Status], None] | None = None,
+) -> StreamingQuery:
+    """Start a query that balances a stream, exactly once: see `BatchRunner` for what takes what.
+
+    Parameters
+    ----------
+    stream : DataFrame
+        A streaming DataFrame.
+    statePath, checkpointLocation : str
+        Directories of this query alone.  The two belong together: keep, copy and delete both.
+    stateVersions : int in [2, ∞), default=8
+        States kept: see `StateTable`.
+    trigger : dict, optional
+        As `DataStreamWriter.trigger` takes it, {"availableNow": True} by default.
+
+    Raises
+    ------
+    SparkimbError
+        Before the query starts: a dataset that is no stream, and what `StreamingBalancer.check` and
+        `StreamingMetrics.check` find.
+
+    Notes
+    -----
+    On Spark Connect all sinks, monitors and functions travel to the server.
+    """
+    if not stream.isStreaming:
+        raise SparkimbError("The dataset is no stream. Read it with readStream, or use a sampler's fitResample.")
+    balancer.check(stream)
+    if metrics is not None:
+        metrics.check(stream)
+    runner = BatchRunner(
+        balancer=balancer,
+        sink=sink,
+        state=StateTable(path=statePath, versions=stateVersions),
+        deadLetters=deadLetters,
+        status=status,
+        metrics=metrics,
+        metricsSink=metricsSink,
+        monitor=monitor,
+        eventsSink=eventsSink,
+        onStatus=onStatus,
+    )
+    writer = stream.writeStream.foreachBatch(runner).option("checkpointLocation", checkpointLocation)
+    if queryName is not None:
+        writer = writer.queryName(queryName)
+    return writer.trigger(**(trigger or {"availableNow": True})).start()
+
+
+def _write_rows(sink: Sink | None, spark: SparkSession, rows: list[dict[str, Any]], schema: str, batchId: int) -> None:
+    if sink is not None and rows:
+        sink.write(spark.createDataFrame([{**row, "batchId": batchId} for row in rows], schema).coalesce(1), batchId)
+
+
+def _by_text(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(label): value for label, value in values.items()}
