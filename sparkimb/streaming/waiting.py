@@ -93,8 +93,8 @@ class WaitingRoom:
         found, wanted = rows.drop(SINCE).schema.simpleString(), batch.schema.simpleString()
         if found != wanted:
             raise SparkimbError(
-                f"The rows in '{slot}' that wait for labels are {found}, but the stream is {wanted} now. Give the stream its former columns, or start anew: with an "
-                "empty checkpoint."
+                f"The rows in '{slot}' that wait for labels are {found}, but the stream is {wanted} now. "
+                "Give the stream its former columns, or start anew: with an empty checkpoint."
             )
         return rows
 
