@@ -24,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sparkimb.errors import SparkimbError
 from sparkimb.report import plots, render
+from sparkimb.report.drawing import DASHES, style_of
 from sparkimb.report.explorer import CELLS, explorer
 from sparkimb.report.formats import MISSING, decimal, percent, printable, short, signed, span
 from sparkimb.report.metrics import GROUPS
@@ -557,10 +558,10 @@ def test_noise_yardstick_covers_the_binomial_spread() -> None:
 
 
 def test_no_two_treatments_look_alike() -> None:
-    styles = [plots.style_of(i) for i in range(37)]
+    styles = [style_of(i) for i in range(37)]
     assert len(set(styles)) == 37
     assert all((colour == 0) == (dashes == 0) == (i == 0) for i, (colour, dashes) in enumerate(styles))
-    assert all(d < len(plots.DASHES) for _, d in styles)
+    assert all(d < len(DASHES) for _, d in styles)
 
 
 def test_thinning_keeps_the_ends_and_stays_near_the_curve() -> None:

@@ -71,3 +71,16 @@ def percent(share: float | None) -> str:
     if value in (0, 100):
         return f"{value:.0f}%"
     return f"{value:.1f}%" if value >= 10 else f"{value:.2g}%"
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span in the largest unit of which there are two: "90 s", "12 min", "5.5 h", "3 days"."""
+    if seconds is None or not exists(seconds):
+        return MISSING
+    size, unit = duration_unit(abs(seconds) / 2)
+    return f"{seconds / size:,.1f}".removesuffix(".0").replace("-", "\N{MINUS SIGN}") + f" {unit}"
+
+
+def duration_unit(seconds: float) -> tuple[float, str]:
+    """Return the largest unit of time, in seconds and by name, of which so many seconds hold one; at least seconds."""
+    return next((u for u in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")) if seconds >= u[0]), (1.0, "s"))

@@ -6,11 +6,11 @@ import hashlib
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkimb.errors import SparkimbError
 from sparkimb.report import formats, metrics, plots
+from sparkimb.report.environment import markup, new_environment, package_text
 from sparkimb.report.explorer import explorer
 from sparkimb.report.summary import noise_yardstick, summarise
 
@@ -157,48 +157,25 @@ def share_segments(shares: Mapping[str, float], positive: str) -> list[tuple[flo
 
 
 def _plots(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> dict[str, Any]:
-    from markupsafe import Markup  # plots hold fixed text and numbers only: nothing in them is from the data
-
+    # Markup: plots hold fixed text and numbers only, nothing in them is from the data.
     curved = [(i, t) for i, t in enumerate(treatments) if "curves" in t]
     if not curved:
         return {}
     return {
-        "pr": Markup(plots.pr_curves(treatments, prevalence=prevalence)),
-        "roc": Markup(plots.roc_curves(treatments)),
-        "calibrations": Markup(plots.calibration_curves(treatments)),
-        "calibration": {i: Markup(plots.calibration_curve(t, series=i)) for i, t in curved},
-        "threshold": {i: Markup(plots.threshold_curves(t, series=i)) for i, t in curved},
+        "pr": markup(plots.pr_curves(treatments, prevalence=prevalence)),
+        "roc": markup(plots.roc_curves(treatments)),
+        "calibrations": markup(plots.calibration_curves(treatments)),
+        "calibration": {i: markup(plots.calibration_curve(t, series=i)) for i, t in curved},
+        "threshold": {i: markup(plots.threshold_curves(t, series=i)) for i, t in curved},
     }
 
 
 def _template() -> Template:
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise ImportError("The report needs jinja2. Install sparkimb[jobs].") from error
-    from markupsafe import Markup
-
-    def printable(value: Any) -> Any:
-        return formats.printable(value) if type(value) is str else value
-
-    package = files("sparkimb.report")
-    script = package.joinpath("explorer.js").read_text("utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=printable, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "short": formats.short,
-        "count": formats.count,
-        "decimal": formats.decimal,
-        "ratio": formats.ratio,
-        "signed": formats.signed,
-        "span": formats.span,
-        "percent": formats.percent,
-    }
+    script = package_text("explorer.js")
+    environment = new_environment()
     environment.globals |= {
-        "style": Markup(package.joinpath("style.css").read_text("utf-8")),
         "share_segments": share_segments,
-        "script": Markup(script),
+        "script": markup(script),
         "script_hash": "sha256-" + b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "metric_groups": metrics.GROUPS,
         "compared": (("averagePrecision", "Average precision"), ("f1", "F1 at the chosen threshold")),
@@ -206,9 +183,6 @@ def _template() -> Template:
         "metric_value": metrics.value,
         "best_text": metrics.best_text,
         "threshold_metrics": (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1")),
-        "dashes": plots.DASHES,
         "full_bin": plots.FULL_BIN,
-        "style_of": plots.style_of,
-        "exists": formats.exists,
     }
-    return environment.from_string(package.joinpath("page.html.j2").read_text("utf-8"))
+    return environment.get_template("page.html.j2")
