@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -64,11 +64,11 @@ class StateTable:
                 spark.read.option("wholetext", True).text(slot).select("value", F.col("_metadata.file_path")).head(2)
             )
         except AnalysisException as error:
-            if error.getCondition() not in ("PATH_NOT_FOUND", "UNABLE_TO_INFER_SCHEMA"):
+            if error.getCondition() != "PATH_NOT_FOUND":
                 raise
             files = []
-        except PySparkException as error:
-            raise self._damaged(slot, f"cannot be read: {_first_line(error)}") from error
+        except Exception as error:  # of a task: on a classic session py4j's, which Spark Connect need not have
+            raise self._damaged(slot, f"cannot be read: {_about(slot, error)}") from error
         if not files:
             raise SparkimbError(
                 f"The state after batch {batchId} is not in '{slot}', but the checkpoint goes on from there. Put "
@@ -113,5 +113,7 @@ def _checksum(text: str) -> str:
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")
+def _about(slot: str, error: Exception) -> str:
+    """Return the line of an error that names the file."""
+    lines = str(error).strip().splitlines()
+    return next((line for line in lines if slot in line), lines[0]).strip().rstrip(".")
