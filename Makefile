@@ -9,7 +9,7 @@ ifneq ($(JARS),)
 export SPARKIMB_JARS ?= $(abspath $(JARS))
 endif
 
-.PHONY: help env demo test test-contract lint test-oldest test-newest benchmark lock clean
+.PHONY: help env demo test test-contract test-faults lint test-oldest test-newest benchmark lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /make \1\t/p' Makefile
@@ -26,6 +26,9 @@ test: env  ## all tests on classic Spark, and the contract on Spark Connect
 
 test-contract: env  ## the rest of the contract, on classic Spark and on Spark Connect, and there the evaluation
 	CONNECT_TESTS="-m slow $(CONTRACT) tests/evaluation" CLASSIC_TESTS="-m slow $(CONTRACT)" .ci/with .venv .ci/test
+
+test-faults: env  ## kill streaming drivers at every point of a batch, and compare what they leave (10 minutes)
+	.ci/with .venv python -m pytest -m faults tests/streaming
 
 lint: env  ## style, format and types
 	.ci/with .venv ruff check
