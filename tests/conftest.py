@@ -39,9 +39,10 @@ os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf '{k}={v}'" for k, v in 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tests of evaluation on Connect to `make test-contract`, with the rest of the contract."""
+    """Leave evaluation and streams on Connect to `make test-contract`, with the rest of the contract."""
+    beside = {Path(__file__).parent / name for name in ("evaluation", "streaming")}
     for item in items if CONNECT else ():
-        if Path(__file__).parent / "evaluation" in item.path.parents:
+        if beside & {*item.path.parents}:
             item.add_marker(pytest.mark.slow)
 
 

@@ -114,18 +114,6 @@ def test_rows_that_cannot_be_decided_get_none(spark):
     assert column(out, "prediction")[5] == 0.0, "of equals the first"
 
 
-def test_decision_works_on_a_stream(spark, rows, tmp_path: Path):
-    _, df = rows
-    decision = BayesDecision(costs=TWO, probabilityCol="p")
-    df.select("id", "p", "amount").write.parquet(str(tmp_path / "in"))
-    stream = spark.readStream.schema("id long, p double, amount double").parquet(str(tmp_path / "in"))
-    query = decision.transform(stream).writeStream.trigger(availableNow=True)
-    query = query.option("checkpointLocation", str(tmp_path / "state"))
-    query.start(str(tmp_path / "out"), format="parquet").awaitTermination()
-    found = column(spark.read.parquet(str(tmp_path / "out")), "prediction")
-    assert (found == column(decision.transform(df), "prediction")).all()
-
-
 def test_saved_stages_are_the_same_after_loading(rows, tmp_path: Path):
     _, df = rows
     estimator = CostSensitive(costs=TWO, weightCol="w")

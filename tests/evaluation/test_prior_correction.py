@@ -1,4 +1,4 @@
-"""PriorCorrection is correct_priors as a stage: from plans, counts, weights, in the form of the column, on streams."""
+"""PriorCorrection is correct_priors as a stage: from plans, counts, weights, and in the form of the column."""
 
 from __future__ import annotations
 
@@ -69,21 +69,6 @@ def test_plans_counts_and_weights_give_the_priors_in_the_order_of_the_labels(spa
     assert np.divide(stage.getBefore(), stage.getAfter()) == pytest.approx(
         np.array([1, 1 / 3]) * stage.getBefore()[0] / stage.getAfter()[0]
     )
-
-
-def test_a_stream_is_corrected_as_a_batch_is(spark, tmp_path):
-    df = scored(spark, [[0.5, 0.5], [0.1, 0.9]])
-    df.write.parquet(str(tmp_path / "rows"))
-    stage = PriorCorrection(before=[9, 1], after=[1, 1], probabilityCol="vector")
-    streamed = stage.transform(spark.readStream.schema(df.schema).parquet(str(tmp_path / "rows")))
-    query = (
-        streamed.writeStream.format("parquet")
-        .option("checkpointLocation", str(tmp_path / "checkpoint"))
-        .trigger(availableNow=True)
-        .start(str(tmp_path / "out"))
-    )
-    query.awaitTermination(60)
-    assert sorted(spark.read.parquet(str(tmp_path / "out")).collect()) == sorted(stage.transform(df).collect())
 
 
 def test_the_stage_comes_back_from_disk(tmp_path, spark):

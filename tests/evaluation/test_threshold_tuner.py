@@ -145,18 +145,6 @@ def test_rows_without_scores_get_no_decision(spark, scored):
     assert [row[0] for row in number.transform(odd).orderBy("id").select("prediction").collect()] == [None, None, 1.0]
 
 
-def test_model_works_on_a_stream(spark, scored, tmp_path: Path):
-    _, df = scored
-    model = ThresholdTuner(probabilityCol="vector").fit(df)
-    df.select("id", "two").write.parquet(str(tmp_path / "in"))
-    stream = spark.readStream.schema(df.select("id", "two").schema).parquet(str(tmp_path / "in"))
-    out = model.transform(stream.withColumn("vector", array_to_vector("two"))).select("id", "prediction")
-    query = out.writeStream.trigger(availableNow=True).option("checkpointLocation", str(tmp_path / "state"))
-    query.start(str(tmp_path / "out"), format="parquet").awaitTermination()
-    found = spark.read.parquet(str(tmp_path / "out")).orderBy("id").toPandas()["prediction"].to_numpy()
-    assert (found == decisions(model, df)).all()
-
-
 @pytest.fixture(scope="module")
 def points(spark):
     rng = np.random.default_rng(8)

@@ -1,14 +1,12 @@
-"""Random under-sampling: exact, balanced within strata, row by row, and the same on a stream."""
+"""Random under-sampling: exact, balanced within strata, row by row."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from compare import rows
-from conftest import CONNECT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from scipy.stats import chi2, hypergeom
@@ -149,22 +147,3 @@ def test_few_duplicates_are_no_reason_to_warn(spark: SparkSession) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         RandomUnderSampler().fit(doubled)
-
-
-@pytest.mark.skipif(CONNECT, reason="the plan is the same filter; one stream is enough")
-@pytest.mark.parametrize("strata", [[], ["stratum"]], ids=["plain", "strata"])
-def test_a_stream_gives_the_rows_of_the_batch(spark: SparkSession, tmp_path: Path, strata: list[str]) -> None:
-    df = example(spark).drop("features").repartition(4)
-    df.write.parquet(str(tmp_path / "in"))
-    model = RandomUnderSampler(idCols=["id"], strataCols=strata).fit(df)
-    stream = spark.readStream.schema(df.schema).option("maxFilesPerTrigger", 1).parquet(str(tmp_path / "in"))
-    query = (
-        model.resample(stream)
-        .writeStream.format("parquet")
-        .option("checkpointLocation", str(tmp_path / "checkpoint"))
-        .trigger(availableNow=True)
-        .start(str(tmp_path / "out"))
-    )
-    assert query.awaitTermination(120)
-    assert len(query.recentProgress) >= 4, "the rows came in several batches"
-    assert rows(spark.read.parquet(str(tmp_path / "out"))) == rows(model.resample(df))
