@@ -342,7 +342,8 @@ class StreamingBalancer:
         largest = max(counts.sizes, key=lambda label: counts.sizes[label])
         smaller = sorted((c for c in counts.sizes if c != largest), key=lambda c: (counts.sizes[c], str(c)))
         held = smaller[: MAX_RESERVOIR_BYTES // (4 * d * self.reservoirRows)]
-        rows = sound.select(
+        # The label first: a reader can skip other rows, and the features of the largest class are not looked at.
+        rows = self.sound(batch.where(column(self.labelCol).isin(held))).select(
             column(self.labelCol).alias("label"),
             F.xxhash64(*row_key(sound, self._keyCols(sound))).alias("key"),
             self._draw(sound, "reservoir").alias("draw"),

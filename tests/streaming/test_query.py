@@ -1,0 +1,212 @@
+"""BatchRunner and start_balanced: each batch exactly once, whatever was written of it before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CONNECT
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from sparkimb.datasets import drifting
+from sparkimb.errors import SparkimbError
+from sparkimb.streaming.balancer import BalancerState, StreamingBalancer
+from sparkimb.streaming.drift import DriftMonitor
+from sparkimb.streaming.metrics import StreamingMetrics
+from sparkimb.streaming.query import BatchRunner, start_balanced
+from sparkimb.streaming.sinks import ParquetSink
+from sparkimb.streaming.state import StateTable
+
+BATCHES, ROWS = 4, 300
+FEATURES = ["f0", "f1", "f2"]
+
+
+@pytest.fixture(scope="module")
+def rows(spark: SparkSession) -> Iterator[DataFrame]:
+    """Rows of a drifting stream, judged by the old concept; `batch` numbers the batches."""
+    stream = drifting(spark, BATCHES * ROWS, minority=0.2, partitions=2)
+    df = stream.withColumns(
+        {
+            "prediction": (F.col("f0") + F.col("f1") <= 7).cast("int"),
+            "score": 7 - F.col("f0") - F.col("f1"),
+            "batch": F.floor(F.col("id") / ROWS).cast("int"),
+        }
+    ).persist()
+    df.count()
+    yield df
+    df.unpersist()
+
+
+def batch(rows: DataFrame, number: int) -> DataFrame:
+    return rows.where(F.col("batch") == number).drop("batch")
+
+
+def balancer(**given: Any) -> StreamingBalancer:
+    settings = {"idCols": ["id"], "inputCols": FEATURES, "timeCol": "event_time", "warmUpRows": 100, "method": "smote"}
+    return StreamingBalancer(**{**settings, "reservoirRows": 40, "halfLife": 400.0, **given})
+
+
+def runner(path: Path, found: StreamingBalancer | None = None, **given: Any) -> BatchRunner:
+    side = {name: ParquetSink(path=str(path / name), format="json") for name in ("status", "metricsSink", "eventsSink")}
+    return BatchRunner(
+        balancer=found or balancer(),
+        sink=ParquetSink(path=str(path / "out")),
+        state=StateTable(path=str(path / "state")),
+        metrics=StreamingMetrics(predictionCol="prediction", scoreCol="score", positiveLabel=1, timeCol="event_time"),
+        monitor=DriftMonitor(positiveLabel=1),
+        **{**side, "deadLetters": ParquetSink(path=str(path / "dead")), **given},
+    )
+
+
+def contents(path: Path) -> dict[str, list[str]]:
+    """Return the rows of every batch of the sinks, and the states; the times of the status apart."""
+    found = {}
+    for part in ("out", "dead", "metricsSink", "eventsSink", "state"):
+        for folder in sorted((path / part).glob("*=*")):
+            lines: list[str] = []
+            for file in folder.glob("part-*"):
+                if part in ("out", "dead"):
+                    import pyarrow.parquet as pq
+
+                    lines += map(repr, pq.read_table(file).to_pylist())
+                else:
+                    lines += file.read_text().splitlines()
+            found[f"{part}/{folder.name}"] = sorted(lines)
+    return found
+
+
+def test_a_batch_run_again_by_another_driver_leaves_the_same(rows: DataFrame, tmp_path: Path) -> None:
+    once = runner(tmp_path / "once")
+    for number in range(BATCHES):
+        once(batch(rows, number), number)
+    for number in range(BATCHES):
+        for _ in range(2):  # a new runner knows nothing but what lies in the directories
+            runner(tmp_path / "twice")(batch(rows, number).repartition(3), number)
+    assert contents(tmp_path / "once") == contents(tmp_path / "twice")
+    assert len(contents(tmp_path / "once")) > 3 * BATCHES
+
+
+def test_figures_tell_what_was_written(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    figures: list[dict[str, Any]] = []
+    run = runner(tmp_path, onStatus=figures.append)
+    for number in range(2):
+        run(batch(rows, number), number)
+    written = [
+        dict(spark.read.parquet(str(tmp_path / f"out/batch={n}")).groupBy("label").count().collect()) for n in (0, 1)
+    ]
+    for number, told in enumerate(figures):
+        assert told["rowsOut"] == {str(label): n for label, n in written[number].items()}
+        assert sum(told["rowsIn"].values()) == ROWS
+        assert told["eventTime"].startswith("2024-01-01T00:")
+        assert told["lagSeconds"] > 0
+    assert figures[0]["rates"] == {}
+    assert figures[1]["rates"]["1"] > 1.5
+    assert sum(figures[1]["shares"].values()) == pytest.approx(1)
+    kept = spark.read.json(str(tmp_path / "status")).orderBy("batchId").collect()
+    assert [row["rowsOut"].asDict() for row in kept] == [told["rowsOut"] for told in figures]
+
+
+@pytest.mark.parametrize("method", ["under", "smote"])
+def test_batches_without_rows_or_of_one_class_are_batches(rows: DataFrame, tmp_path: Path, method: str) -> None:
+    run = runner(tmp_path, balancer(method=method, warmUpRows=0))
+    run(batch(rows, 0).where("label = 0"), 0)
+    run(batch(rows, 1).limit(0), 1)
+    run(batch(rows, 1).where("label = 1"), 2)
+    run(batch(rows, 2), 3)
+    figures = contents(tmp_path)
+    assert len(figures["out/batch=0"]) == batch(rows, 0).where("label = 0").count()
+    assert figures["out/batch=1"] == []
+    state = json.loads(figures["state/slot=3"][0].partition(" ")[2])["state"]["balancer"]
+    assert BalancerState.from_json(state).counts.rows == sum(len(figures[f"out/batch={n}"]) for n in (0, 2)) + ROWS
+
+
+def test_rows_that_cannot_be_used_go_to_the_dead_letters_and_the_stream_goes_on(
+    spark: SparkSession, rows: DataFrame, tmp_path: Path
+) -> None:
+    poisoned = batch(rows, 0).withColumns(
+        {
+            "label": F.when(F.col("id") != 5, F.col("label")),
+            "f1": F.when(F.col("id") == 7, float("nan")).otherwise(F.col("f1")),
+        }
+    )
+    run = runner(tmp_path)
+    run(poisoned, 0)
+    run(batch(rows, 1), 1)
+    dead = spark.read.parquet(str(tmp_path / "dead"))
+    assert {row["id"]: row["reason"] for row in dead.collect()} == {
+        5: "label 'label' is null",
+        7: "feature 'f1' is null, NaN or infinite",
+    }
+    out = spark.read.parquet(str(tmp_path / "out/batch=0"))
+    assert out.where("id is not null").count() == ROWS - 2
+    without = runner(tmp_path / "none", deadLetters=None)
+    with pytest.raises(SparkimbError, match=r"Batch 0 has rows that cannot be used: .*1 rows.*Give deadLetters a sink"):
+        without(poisoned, 0)
+    assert not (tmp_path / "none/out").exists()
+
+
+def test_rows_wait_for_their_labels(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    figures: list[dict[str, Any]] = []
+    run = runner(tmp_path, balancer(method="under", unlabelled="wait", warmUpRows=10_000), onStatus=figures.append)
+    blank = F.lit(None)
+    late = F.col("id") % 3 == 0
+    run(batch(rows, 0).withColumn("label", F.when(~late, F.col("label"))), 0)
+    labels = batch(rows, 0).where(late)
+    columns = [name for name in labels.columns if name not in ("id", "label")]
+    run(labels.withColumns({name: blank.cast(labels.schema[name].dataType) for name in columns}), 1)
+    assert [told["waiting"] for told in figures] == [ROWS // 3, 0]
+    out = spark.read.parquet(str(tmp_path / "out")).drop("batch")
+    assert sorted(map(repr, out.collect())) == sorted(map(repr, batch(rows, 0).collect()))
+
+
+def test_a_lost_state_is_told_and_nothing_is_written(rows: DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(SparkimbError, match="state after batch 4 is not in"):
+        runner(tmp_path)(batch(rows, 0), 5)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(CONNECT, reason="the function of a foreachBatch runs on the server there")
+def test_a_stream_is_balanced_as_its_batches_are(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    query_gives_what_a_runner_gives(spark, rows, tmp_path)
+
+
+@pytest.mark.skipif(not CONNECT, reason="the same on a classic session is the test above")
+def test_a_stream_is_balanced_on_connect(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    query_gives_what_a_runner_gives(spark, rows, tmp_path)
+
+
+def query_gives_what_a_runner_gives(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    for number in range(BATCHES):
+        batch(rows, number).coalesce(1).write.parquet(str(tmp_path / "in"), mode="append")
+    stream = (
+        spark.readStream.schema(batch(rows, 0).schema).option("maxFilesPerTrigger", 1).parquet(str(tmp_path / "in"))
+    )
+    given = vars(runner(tmp_path / "query")).copy()
+    for name in ("_last", "onStatus"):
+        given.pop(name, None)
+    settings = {"statePath": given.pop("state").path, "checkpointLocation": str(tmp_path / "checkpoint")}
+    query = start_balanced(stream, given.pop("balancer"), **given, **settings)
+    assert query.awaitTermination(120)
+    direct = runner(tmp_path / "direct")
+    for number in range(BATCHES):
+        direct(batch(rows, number), number)
+    assert contents(tmp_path / "query") == contents(tmp_path / "direct")
+
+
+def test_what_cannot_work_is_refused_before_the_query_starts(
+    spark: SparkSession, rows: DataFrame, tmp_path: Path
+) -> None:
+    sink = ParquetSink(path=str(tmp_path / "out"))
+    places = {"statePath": str(tmp_path / "state"), "checkpointLocation": str(tmp_path / "checkpoint")}
+    with pytest.raises(SparkimbError, match="The dataset is no stream"):
+        start_balanced(rows, balancer(), sink=sink, **places)
+    with pytest.raises(SparkimbError, match=r"labelCol 'label', idCols 'id', .* not found"):
+        start_balanced(spark.readStream.format("rate").load(), balancer(), sink=sink, **places)
+    with pytest.raises(SparkimbError, match="metrics is None"):
+        BatchRunner(balancer=balancer(), sink=sink, state=StateTable(path="x"), monitor=DriftMonitor(positiveLabel=1))
+    with pytest.raises(SparkimbError, match="metricsSink has nothing to take"):
+        BatchRunner(balancer=balancer(), sink=sink, state=StateTable(path="x"), metricsSink=sink)
