@@ -396,7 +396,7 @@ def confusion_matrix(
     """
     require_columns(dataset, predictionCol=predictionCol, labelCol=labelCol, weightCol=weightCol)
     require_numeric(dataset, weightCol=weightCol)
-    _check_alike(dataset, labelCol, predictionCol)
+    check_alike(dataset, labelCol, predictionCol)
     rows = dataset.select(
         column(labelCol).alias("label"), column(predictionCol).alias("prediction"), weight(weightCol).alias("weight")
     )
@@ -436,7 +436,8 @@ def check_alpha(alpha: float) -> None:
         raise SparkimbError(f"alpha is {alpha}. Give a finite number; 0 leaves the dominance out.")
 
 
-def _check_alike(dataset: DataFrame, labelCol: str, predictionCol: str) -> None:
+def check_alike(dataset: DataFrame, labelCol: str, predictionCol: str) -> None:
+    """Check that labels and predictions are single values, both of one type or both numeric or boolean."""
     label, prediction = (dataset.schema[name].dataType for name in (labelCol, predictionCol))
     numbers = NumericType | BooleanType
     if label != prediction and not (isinstance(label, numbers) and isinstance(prediction, numbers)):
