@@ -50,6 +50,7 @@ Work: TypeAlias = Callable[[], object]
 SAMPLE_SECONDS = 0.2  # between looks at resident memory; a look takes a few milliseconds
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+STREAM_BATCHES = 10  # that a stream over all files takes: enough that starting a query is not all there is
 
 console = Console(stderr=True)  # stdout is for the lines of JSON
 
@@ -84,6 +85,7 @@ class Ground:
         self.source = f"{config.path}/{name}"
         self.peer = f"{config.path}/{name}-peer"
         self.out = f"{config.path}/{name}-out"
+        self.files_per_batch = -(-config.files // STREAM_BATCHES)
         if not self.storage.exists(f"{self.source}/_SUCCESS"):
             self._generate(config)
 
@@ -108,6 +110,16 @@ class Ground:
     def write(self, dataset: DataFrame) -> None:
         """Write to where nothing is kept."""
         dataset.write.parquet(self.out)
+
+    def stream(self, files_per_batch: int | None = None) -> DataFrame:
+        """Return the generated rows as a stream, of a few files a batch."""
+        stream = self.spark.readStream.schema(self.read().schema)
+        return stream.option("maxFilesPerTrigger", files_per_batch or self.files_per_batch).parquet(self.source)
+
+    def write_stream(self, stream: DataFrame) -> None:
+        """Run a stream to its end, into Parquet files where nothing is kept."""
+        writer = stream.writeStream.option("checkpointLocation", f"{self.out}/checkpoint").trigger(availableNow=True)
+        writer.start(f"{self.out}/rows", format="parquet").awaitTermination()
 
     def local(self, path: str) -> str:
         """Return a path as programs that know no Hadoop take it."""
@@ -293,6 +305,27 @@ def _ranking(ground: Ground, scored: DataFrame, made: Callable[[DataFrame], Rank
     )
 
 
+def streaming(ground: Ground) -> Contest:
+    """A stream weighted and under-sampled 1:1, against the same query passing all rows through."""
+    weigher, sampler = ClassWeigher().fit(ground.read()), RandomUnderSampler(idCols=["id"]).fit(ground.read())
+    return _streaming(ground, lambda rows: sampler.resample(weigher.transform(rows)))
+
+
+def streaming_weights(ground: Ground) -> Contest:
+    """A stream weighted, which writes as many rows as the query passing them through, and a column more."""
+    return _streaming(ground, ClassWeigher().fit(ground.read()).transform)
+
+
+def _streaming(ground: Ground, change: Callable[[DataFrame], DataFrame]) -> Contest:
+    check_without_python(change(ground.read()))
+    return Contest(
+        subject=lambda: ground.write_stream(change(ground.stream())),
+        baselines={"pass through": lambda: ground.write_stream(ground.stream())},
+        rows_in=ground.rows_in,
+        rows_out=change(ground.read()).count(),
+    )
+
+
 def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
     ground.write(sampler.fitResample(ground.read()))
 
@@ -302,6 +335,7 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     for contest in (
         *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
+        *(streaming, streaming_weights),
     )
 }
 
@@ -346,9 +380,10 @@ class Processes:
     """This process, Spark's JVM, and all their descendants, as Linux (and no other system) shows them in /proc."""
 
     def __init__(self, spark: SparkSession) -> None:
+        self.java = spark._jvm.java.lang  # type: ignore[union-attr]
         self.driver = os.getpid()
         # A child of this process, or its parent under spark-submit.
-        self.jvm = int(spark._jvm.java.lang.ProcessHandle.current().pid())  # type: ignore[union-attr]
+        self.jvm = int(self.java.ProcessHandle.current().pid())
 
     def spent_by(self, work: Work) -> Spent:
         """Run, and return what it took.
@@ -364,9 +399,7 @@ class Processes:
             while not done.wait(SAMPLE_SECONDS):
                 stats = self._stats()
                 peaks["jvm"] = max(peaks["jvm"], stats[self.jvm].pages)
-                # By name: a JVM about to start another program shows for an instant as a second one of its size.
-                workers = [stat for pid, stat in stats.items() if pid != self.driver and "python" in stat.name]
-                pages = [worker.pages for worker in workers]
+                pages = [worker.pages for worker in self._workers(stats)]
                 peaks["python"] = max(peaks["python"], sum(pages))
                 peaks["worker"] = max(peaks["worker"], *pages, 0)
 
@@ -378,6 +411,10 @@ class Processes:
         done.set()
         watcher.join()
         return Spent(wall, cpu, *(peaks[name] * PAGE_BYTES for name in ("jvm", "python", "worker")))
+
+    def _workers(self, stats: Mapping[int, Stat]) -> list[Stat]:
+        # By name: a JVM about to start another program shows for an instant as a second one of its size.
+        return [stat for pid, stat in stats.items() if pid != self.driver and "python" in stat.name]
 
     def _cpu_seconds(self) -> float:
         return sum(stat.ticks for stat in self._stats().values()) / TICKS_PER_SECOND
@@ -434,6 +471,7 @@ def results(contest: Contest, spent: Mapping[str, Sequence[Spent]]) -> dict[str,
             name: {
                 "cpu_seconds": [round(seconds, 2) for seconds in cpu[name]],
                 "wall_seconds": [round(seconds, 3) for seconds in wall[name]],
+                "rows_per_second": round(contest.rows_in / median(wall[name])),
                 "peak_jvm_mb": max(run.jvm_bytes for run in runs) // 2**20,
                 "peak_python_mb": max(run.python_bytes for run in runs) // 2**20,
                 "peak_worker_mb": max(run.worker_bytes for run in runs) // 2**20,

@@ -77,9 +77,9 @@ def test_every_benchmark_prints_one_line_of_json(spark, config, capsys) -> None:
     assert [type_ for _, type_ in generated.dtypes] == ["bigint", "int", "float", "float", "float"]
     rows = {result["benchmark"]: result["rows_out"] for result in found}
     minority = generated.where("label = 1").count()
-    assert rows["under_sampling"] == 2 * minority
+    assert rows["under_sampling"] == rows["streaming"] == 2 * minority
     assert rows["over_sampling"] == 2 * (config.rows - minority)
-    assert rows["class_weights"] == config.rows
+    assert rows["class_weights"] == rows["streaming_weights"] == config.rows
     assert rows["smote"] == 2 * (config.rows - minority)
 
 
