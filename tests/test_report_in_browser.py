@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from test_report import HOSTILE, make_hostile, make_results, make_unmeasured, with_intervals
+from test_report_stream import make_crowd, make_hostile_stream, make_stream, only
 
-from sparkimb.report import render
+from sparkimb.report import render, render_stream
 from sparkimb.report.formats import count, decimal
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
@@ -49,8 +50,10 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Return a function that opens a report; what the browser logs while it is open is asserted to be clean."""
     page = tmp_path / "report.html"
 
-    def opened(results: dict[str, Any], *, width: int = 1200, script: bool = True, media: str = "screen") -> Any:
-        page.write_text(render(results), encoding="utf-8")
+    def opened(
+        results: dict[str, Any], *, width: int = 1200, script: bool = True, media: str = "screen", made: Any = render
+    ) -> Any:
+        page.write_text(made(results), encoding="utf-8")
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
@@ -139,6 +142,25 @@ def test_it_renders_without_complaint_and_fits(
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
     assert page.execute_script("return innerWidth") == width
     assert len(page.find_elements("css selector", "svg.plot")) == (0 if variant == "unmeasured" else 9)
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 400), ("screen", 1200), ("print", 720)])
+@pytest.mark.parametrize("variant", ["drift", "hostile crowd", "nothing"])
+def test_the_page_of_a_stream_renders_without_complaint_and_fits(
+    variant: str, media: str, width: int, show: Any
+) -> None:
+    stream = make_stream(60, drift=30)
+    given = {"drift": stream, "hostile crowd": make_hostile_stream(make_crowd(stream)), "nothing": only(stream)}[
+        variant
+    ]
+    page = show(given, width=width, media=media, made=render_stream, script=False)
+    size = page.execute_cdp_cmd("Page.getLayoutMetrics", {})
+    assert size["cssContentSize"]["width"] <= width
+    assert size["cssLayoutViewport"]["clientWidth"] <= width
+    figures = page.find_elements("css selector", "figure")
+    assert len(figures) == len(page.find_elements("css selector", "svg.plot"))
+    assert len(figures) == {"drift": 11, "hostile crowd": 12, "nothing": 0}[variant]
+    assert all(figure.is_displayed() for figure in figures)
 
 
 def test_the_keys_move_the_slider_and_the_matrix_follows_the_data(
