@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 import time
 import warnings
@@ -17,8 +16,7 @@ from typing import Annotated, Any
 
 import pyspark
 import typer
-import yaml
-from config import PARTS, Balance, load
+from config import PARTS, Balance, load, resolved
 from learning import Learning, stage_columns
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import AtomicType, NumericType
@@ -36,7 +34,6 @@ from sparkimb.statistics import ImbalanceProfile, imbalance_profile, require_two
 from sparkimb.strategy import Label, match_label, minority_class
 
 OUTPUTS = ("features", "rawPrediction", "probability", "prediction", "predictedLabel")  # columns that the model writes
-SECRET = re.compile(r"(?i)secret|password|token|credential|access[._-]?key|account[._-]?key")
 
 
 class BalanceJob:
@@ -249,7 +246,7 @@ class BalanceJob:
             },
             "seed": self.config.split.seed,
             "command": self.command,
-            "config": self.resolved(),
+            "config": resolved(self.config),
             "data": {
                 "source": self.config.input.source,
                 "rows": profile.rows,
@@ -283,13 +280,6 @@ class BalanceJob:
         if self.config.learner is not None:
             results["learner"] = self.config.learner.name
         return results
-
-    def resolved(self) -> str:
-        """Return the config with every default filled in and no secret, as YAML."""
-        given = self.config.model_dump(mode="json", by_alias=True, exclude_none=True)
-        for options in (given["input"]["options"], given["spark"]):
-            options |= {key: "(not shown)" for key in options if SECRET.search(key)}
-        return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
 
     def write_rows(self, treated: Treated, path: str) -> None:
         """Write the treated training rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -33,6 +34,7 @@ SET_BY_JOB = {
     *("labelCol", "featuresCol", "inputCols", "categoricalCols", "idCols", "validationIndicatorCol"),
     *("predictionCol", "probabilityCol", "rawPredictionCol", "thresholds"),
 }
+SECRET = re.compile(r"(?i)secret|password|token|credential|jaas|access[._-]?key|account[._-]?key")
 Columns = Annotated[list[str], Field(default_factory=list)]
 
 
@@ -132,7 +134,7 @@ class Treatment(Config):
                 raise ValueError(f"a step is one sampler or weigher with its Params; found {list(step)}")
             (name, params), *_ = step.items()
             if name not in STEPS:
-                raise ValueError(f"'{name}' is no sampler or weigher{_nearest(name, STEPS)}; known are {_join(STEPS)}")
+                raise ValueError(f"'{name}' is no sampler or weigher{nearest(name, STEPS)}; known are {_join(STEPS)}")
             _check_params(STEPS[name], params)
             try:
                 STEPS[name](**params)  # the converters check the values
@@ -174,7 +176,7 @@ class Learner(Config):
         if name not in known:
             named = getattr(classification, name, None)
             why = "gives no probabilities" if hasattr(named, "fit") else "is no classifier of pyspark.ml"
-            raise ValueError(f"'{name}' {why}{_nearest(name, known)}; use one of {_join(known)}")
+            raise ValueError(f"'{name}' {why}{nearest(name, known)}; use one of {_join(known)}")
         return name
 
     @field_validator("params")
@@ -231,7 +233,7 @@ class Balance(Config):
     @classmethod
     def _known_objective(cls, objective: str) -> str:
         if objective not in THRESHOLDS:
-            raise ValueError(f"'{objective}' is no objective{_nearest(objective, THRESHOLDS)}; use {_join(THRESHOLDS)}")
+            raise ValueError(f"'{objective}' is no objective{nearest(objective, THRESHOLDS)}; use {_join(THRESHOLDS)}")
         return objective
 
     @model_validator(mode="after")
@@ -317,6 +319,20 @@ def load(path: str, kind: type[C]) -> C:
         raise SparkimbError("\n".join([head, *(f"  - {sentence}" for sentence in sentences)])) from None
 
 
+def resolved(config: Config) -> str:
+    """Return a config with every default filled in and no secret, as YAML."""
+    given = _without_secrets(config.model_dump(mode="json", by_alias=True, exclude_none=True))
+    return yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+
+
+def _without_secrets(given: Any) -> Any:
+    if isinstance(given, list):
+        return [_without_secrets(value) for value in given]
+    if not isinstance(given, dict):
+        return given
+    return {k: "(not shown)" if SECRET.search(k) else _without_secrets(value) for k, value in given.items()}
+
+
 def _place(mistake: Any, given: Any) -> str:
     """Return the path of keys to a mistake, without the names of types that pydantic appends."""
     place: list[str] = []
@@ -336,7 +352,7 @@ def _sentence(place: str, mistakes: list[Any], kind: type[Config]) -> str:
         return f"{place} is missing."
     if mistake["type"] == "extra_forbidden":
         known = _keys_at(kind, mistake["loc"][:-1])
-        return f"{place} is not a known key{_nearest(str(mistake['loc'][-1]), known)}. Known here: {_join(known)}."
+        return f"{place} is not a known key{nearest(str(mistake['loc'][-1]), known)}. Known here: {_join(known)}."
     if mistake["loc"][-1:] == ("[key]",):
         return f"{place} is not a known key. Known here: {mistake['ctx']['expected']}."
     if mistake["type"] in ("model_type", "model_attributes_type"):
@@ -371,10 +387,11 @@ def _check_params(kind: type[Params], params: Mapping[str, Any]) -> None:
         if key in SET_BY_JOB:
             raise ValueError(f"{kind.__name__}.{key} is set by the job; leave it out")
         if key not in known:
-            raise ValueError(f"{kind.__name__} has no Param '{key}'{_nearest(key, known)}")
+            raise ValueError(f"{kind.__name__} has no Param '{key}'{nearest(key, known)}")
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Any) -> str:
+    """Return a question that names the known name most like this one, to go into a sentence; or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 

@@ -70,6 +70,20 @@ class Storage:
         finally:
             stream.close()
 
+    def read_text(self, path: str) -> str:
+        """Read a UTF-8 file of modest size."""
+        system, where = self._at(path)
+        stream = system.open(where)
+        try:
+            return bytes(self._jvm.org.apache.commons.io.IOUtils.toByteArray(stream)).decode("utf-8")
+        finally:
+            stream.close()
+
+    def set_modified(self, path: str, seconds: int) -> None:
+        """Set the time when a file was changed, in seconds since 1970."""
+        system, where = self._at(path)
+        system.setTimes(where, 1000 * seconds, -1)
+
 
 def reason(error: BaseException) -> str:
     """Return what Spark or Java says went wrong, without the stack and in one line."""

@@ -30,6 +30,12 @@ def balance(config: str = typer.Option(..., help="A YAML file: see conf/balance/
     _run("balance.py", "--config", config)
 
 
+@app.command()
+def stream(config: str = typer.Option(..., help="A YAML file: see conf/stream/.")) -> None:
+    """Balance a stream, and go on where an earlier run of the same config stopped."""
+    _run("stream.py", "--config", config)
+
+
 def _run(job: str, *arguments: str) -> None:
     # Spark looks for java on PATH, and an environment may carry its own beside its python.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
