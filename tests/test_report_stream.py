@@ -176,6 +176,7 @@ def make_sparse(results: dict[str, Any]) -> dict[str, Any]:
     for e in sparse["events"]:
         e |= {"value": None, "bound": math.nan, "message": None}
         del e["step"]
+    sparse["events"][0] |= {"detector": None, "rate": None, "level": "alarm"}
     return sparse
 
 

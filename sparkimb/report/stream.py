@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkimb.errors import SparkimbError
+from sparkimb.report import formats
 from sparkimb.report import stream_series as series
 from sparkimb.report.environment import markup, new_environment
 from sparkimb.report.stream_plots import Axis, Kind, over_batches
@@ -197,7 +198,8 @@ def _signals(stream: Stream, axis: Axis) -> list[Signal]:
     """Return the events by detector and rate: those with the most alarms first."""
     found: dict[tuple[str, str], list[tuple[float, Row]]] = {}
     for x, event in stream.events:
-        found.setdefault((str(event.get("detector")), str(event.get("rate"))), []).append((x, event))
+        detector, rate = (str(event.get(key) or formats.MISSING) for key in ("detector", "rate"))
+        found.setdefault((detector, rate), []).append((x, event))
     signals = []
     for (detector, rate), events in found.items():
         alarms, warnings = ([x for x, e in events if (e.get("level") == "alarm") is alarm] for alarm in (True, False))

@@ -128,7 +128,7 @@ def _drift_sentences(stream: Stream) -> list[str]:
         return ["Predictions were scored, and no detector of drift raised a warning or an alarm."]
     x, first = (alarms or warnings)[0]
     level = "alarm" if alarms else "warning"
-    rate = str(first.get("rate"))
+    rate, detector = (str(first.get(key) or "unnamed") for key in ("rate", "detector"))
     known = RATES.get(rate, rate).split(":")[0]
     numbers = (
         f" at {decimal(first['value'])}, beyond its bound of {decimal(first['bound'])}"
@@ -137,7 +137,7 @@ def _drift_sentences(stream: Stream) -> list[str]:
     )
     found = "A change that a trained model does not know of was found" if alarms else "A first sign of a change came"
     said = (
-        f"{found} at {when(stream, x)}: the detector {quoted(first.get('detector'))} raised its first {level} on "
+        f"{found} at {when(stream, x)}: the detector {quoted(detector)} raised its first {level} on "
         f"the {quoted(known) if rate not in RATES else known}{numbers}."
     )
     counted = " and ".join(
