@@ -63,6 +63,7 @@ MAY_ACT = {
     "sparkimb.pipeline": {"write"},  # its own writer
     "sparkimb.adviser": {"persist"},  # the rows while treatments are compared, and their scores
     "sparkimb.streaming.sinks": {"write", "toArrow"},  # what they are for; in memory a bounded number of rows
+    "sparkimb.streaming.metrics": {"collect", "toArrow"},  # grouped counts; scores of the newest rows, as many as the window
     "sparkimb.streaming.state_counts": {"collect"},  # sums by class
     "sparkimb.testing": {"collect", "count", "persist", "write"},  # on a few hundred rows of its own
 }

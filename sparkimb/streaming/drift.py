@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from sparkimb.errors import SparkimbError
 from sparkimb.params import integer, number
@@ -25,8 +24,6 @@ Event: TypeAlias = dict[str, Any]
 LEAST_BEYOND = 5
 # Rows simulated one by one; more are simulated in so many blocks of rows of one weight.
 MOST_SINGLE, BLOCKS = 128, 32
-# Simulated rows at a time: 16 MB.
-CHUNK = 2**22
 # Rates nearer than this to what is expected, in standard deviations, are no event and need no simulation: the bound at
 # the largest significance allowed, 0.05, is at 1.64 where the rate is normal.
 NEAR = 1.5
@@ -57,7 +54,8 @@ class DdmOci:
         What is left of the weight of a row of the positive class after one more.  0.9, as in [1]_, is quicker, and
         oftener wrong.
     warnSigma, alarmSigma : float in (0, inf), default=2.0 and 3.0
-        Standard deviations below the best at which it warns and alarms.
+        Standard deviations below the best at which it warns and alarms.  Looked at after every row, 3.0 makes about one
+        false alarm in a thousand rows of the class; larger steps make fewer.
     minRows : int in [1, inf), default=30
         Rows of the positive class since the start or the last alarm without which it is silent.
 
@@ -373,34 +371,33 @@ def _simulated_bounds(
     place: int, size: int, ratio: float, significances: tuple[float, ...], replicates: int, seed: int
 ) -> tuple[tuple[float, float], ...]:
     share = math.sin(place / _cells(size) * math.pi / 2.0) ** 2
-    weights, m = _weights(2.0 ** (size / 4.0), ratio)
+    decay, blocks, m = _geometric(2.0 ** (size / 4.0), ratio)
     random = np.random.default_rng([seed, place, size, _RATIOS.index(ratio)])
-    parts = []
-    for start in range(0, replicates, max(CHUNK // len(weights), 1)):
-        shape = min(max(CHUNK // len(weights), 1), replicates - start), len(weights)
-        draws = random.random(shape, dtype=np.float32) < share if m == 1 else random.binomial(m, share, shape)
-        parts.append(draws @ weights)
-    rates = np.sort(np.concatenate(parts))
+    rates, weight = np.zeros(replicates), 0.0
+    for _ in range(blocks):  # as the stream has it: each block multiplies the weights of those before it
+        hits = random.random(replicates, dtype=np.float32) < share if m == 1 else random.binomial(m, share, replicates)
+        rates = decay * rates + hits
+        weight = decay * weight + m
+    rates = np.sort(rates) / weight
     beyond = [math.floor(s * replicates + ROUNDING) for s in significances]
     return tuple((float(rates[k]), float(rates[-1 - k])) for k in beyond)
 
 
-def _weights(effective: float, ratio: float) -> tuple[npt.NDArray[np.float64], int]:
-    """Return the falling weights of blocks of rows, and the rows of a block; rows · weights sum up to 1."""
+def _geometric(effective: float, ratio: float) -> tuple[float, int, int]:
+    """Return what a block of rows weighs for 1 of the next one, the number of blocks, and the rows of a block."""
     rows = max(round(effective * ratio), 1)
     blocks = rows if rows <= MOST_SINGLE else BLOCKS
     m = round(rows / blocks)
 
-    def weights(decay: float) -> npt.NDArray[np.float64]:
-        powers = decay ** np.arange(blocks)
-        return np.asarray(powers / (m * powers.sum()))
+    def effective_with(decay: float) -> float:
+        weights = decay ** np.arange(blocks)
+        return float(m * weights.sum() ** 2 / np.square(weights).sum())
 
     low, high = 0.0, 1.0
     for _ in range(60):  # bisection, to the last bit
         middle = (low + high) / 2.0
-        too_equal = 1.0 / (m * float(np.square(weights(middle)).sum())) > effective
-        low, high = (low, middle) if too_equal else (middle, high)
-    return weights(high), m
+        low, high = (low, middle) if effective_with(middle) > effective else (middle, high)
+    return high, blocks, m
 
 
 def _crossed(value: float, bounds: tuple[float, float]) -> float | None:
