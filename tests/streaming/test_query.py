@@ -21,7 +21,7 @@ from sparkimb.streaming.query import BatchRunner, start_balanced
 from sparkimb.streaming.sinks import ParquetSink
 from sparkimb.streaming.state import StateTable
 
-BATCHES, ROWS = 4, 300
+BATCHES, ROWS = 3, 300
 FEATURES = ["f0", "f1", "f2"]
 
 
