@@ -12,6 +12,7 @@ from broker import running_broker
 from conftest import CONNECT
 
 pytestmark = [
+    pytest.mark.slow,  # a broker and a driver are to be started; what plans hold test_one_object.py tells sooner
     pytest.mark.skipif(CONNECT, reason="drivers of their own, whose jars must be there when they start"),
     pytest.mark.skipif("SPARKIMB_JARS" not in os.environ, reason="SPARKIMB_JARS does not say where Kafka's jars are"),
 ]
