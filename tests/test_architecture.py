@@ -62,8 +62,13 @@ MAY_ACT = {
     "sparkimb.evaluation.instance_hardness": {"toArrow"},  # rows by class and bucket of hardness
     "sparkimb.pipeline": {"write"},  # its own writer
     "sparkimb.adviser": {"persist"},  # the rows while treatments are compared, and their scores
+    "sparkimb.streaming.balancer": {"collect"},  # counts of a batch by class
+    "sparkimb.streaming.reservoir": {"toArrow"},  # four times as many rows of a class as are kept, at most
+    "sparkimb.streaming.state": {"head", "write"},  # a state, one line
+    "sparkimb.streaming.waiting": {"count", "write"},  # the rows that wait for labels
+    "sparkimb.streaming.query": {"writeStream"},
     "sparkimb.streaming.sinks": {"write", "toArrow"},  # what they are for; in memory a bounded number of rows
-    "sparkimb.streaming.metrics": {"collect", "toArrow"},  # grouped counts; scores of the newest rows, as many as the window
+    "sparkimb.streaming.metrics": {"collect", "toArrow"},  # grouped counts; scores of a window of rows
     "sparkimb.streaming.state_counts": {"collect"},  # sums by class
     "sparkimb.testing": {"collect", "count", "persist", "write"},  # on a few hundred rows of its own
 }

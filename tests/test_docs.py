@@ -15,11 +15,13 @@ from pyspark.sql import SparkSession
 
 import sparkimb
 import sparkimb.evaluation
+import sparkimb.streaming
 from sparkimb.testing import documented_parameters, signature_parameters
 
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ["sparkimb", *(module.name for module in pkgutil.walk_packages(sparkimb.__path__, "sparkimb."))]
-PUBLIC = {name: getattr(package, name) for package in (sparkimb, sparkimb.evaluation) for name in package.__all__}
+PACKAGES = (sparkimb, sparkimb.evaluation, sparkimb.streaming)
+PUBLIC = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
 STAGES = [
     cls for cls in PUBLIC.values() if inspect.isclass(cls) and issubclass(cls, Params) and signature_parameters(cls)
 ]
