@@ -20,8 +20,8 @@ from sparkimb.datasets import drifting
 
 BATCHES, ROWS = 40, 60
 KILLS = 24
-# Seconds that a driver may take: three minutes are ten times what it takes alone on two busy cores.
-PATIENCE = 180
+# Seconds that a driver may take: ten times what it takes alone on two cores.
+PATIENCE = 600
 
 
 def input_files(spark: SparkSession, folder: Path) -> None:
