@@ -10,10 +10,10 @@ All functions return a lazy DataFrame.  None starts a Spark job, shuffles, or ho
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from itertools import accumulate
+from itertools import accumulate, pairwise, product
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -37,6 +37,15 @@ _START = 1_704_067_200
 
 # The concepts of SEA with the largest step between neighbours (its third and fourth): label 1 where f0 + f1 <= theta.
 _THETA_BEFORE, _THETA_AFTER = 7.0, 9.5
+
+# STAGGER's three concepts: the rows of label 1.
+_STAGGER: tuple[Callable[[str, str, str], bool], ...] = (
+    lambda size, colour, shape: size == "small" and colour == "red",
+    lambda size, colour, shape: colour == "green" or shape == "circular",
+    lambda size, colour, shape: size in ("medium", "large"),
+)
+_SIZES, _COLOURS, _SHAPES = ("small", "medium", "large"), ("red", "green", "blue"), ("square", "circular", "triangular")
+_FIGURES = tuple(product(_SIZES, _COLOURS, _SHAPES))
 
 # Value: (weight among honest transactions, weight among suspicious ones).  Invented; only the contrast matters.
 _CATEGORIES = {
@@ -411,6 +420,108 @@ def drifting(
 def _quantile_of_sum(q: Column) -> Column:
     """Return the q-quantile of the sum of two numbers that are uniform in [0, 10)."""
     return F.when(q <= 0.5, F.sqrt(q * 200.0)).otherwise(20.0 - F.sqrt((1.0 - q) * 200.0))
+
+
+def stagger(
+    spark: SparkSession,
+    rows: int,
+    *,
+    concepts: Sequence[int] = (1, 2, 3),
+    changes: Sequence[float] = (1 / 3, 2 / 3),
+    width: float = 0.0,
+    minority: float | Sequence[float] = 0.1,
+    noise: float = 0.0,
+    seed: int = 0,
+    partitions: int | None = None,
+) -> DataFrame:
+    """Generate an ordered table of figures whose concept changes along `id`: STAGGER's [1]_.
+
+    `id` (bigint, from 0), `event_time` (timestamp; one row a second from 2024-01-01 UTC), `label` (int) and three
+    categories (string): `size` ("small", "medium", "large"), `colour` ("red", "green", "blue") and `shape` ("square",
+    "circular", "triangular").  Label 1 is, by concept, 1: small and red; 2: green or circular; 3: medium or large.
+    Unlike in STAGGER the class is drawn first, and then one of the figures that the concept gives this class, all alike
+    likely, so that the class share is a parameter.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    rows : int in [1, ∞)
+    concepts : sequence of {1, 2, 3}, default=(1, 2, 3)
+        The concepts in the order they hold.
+    changes : sequence of float in (0, 1), default=(1/3, 2/3)
+        Where each concept gives way to the next, rising, as shares of the rows.
+    width : float in [0, 1), default=0.0
+        Length of each change, as a share of the rows: the chance that a row is drawn from what holds after the change
+        rises linearly from 0 to 1 while the change is at most width / 2 away.
+    minority : float in (0, 1), or a sequence of such, default=0.1
+        Share of label 1, or the share with each of the concepts.
+    noise : float in [0, 1], default=0.0
+        Share of rows of either class that are drawn from the other class's figures.
+    seed : int, default=0
+    partitions : int in [1, ∞), optional
+        Spark's default parallelism if None.  Does not change the rows.
+
+    Raises
+    ------
+    SparkimbError
+        If a value is out of its range.
+
+    References
+    ----------
+    .. [1] J. C. Schlimmer, R. H. Granger, "Incremental Learning from Noisy Data", Machine Learning 1, 1986, 317-354.
+    """
+    concepts = [_whole("stagger.concepts", concept, 1) for concept in concepts]
+    if not concepts or max(concepts) > len(_STAGGER):
+        raise SparkimbError(f"stagger.concepts is {concepts}. Use numbers of concepts: 1, 2 or 3.")
+    changes = [_share("stagger.changes", change) for change in changes]
+    if len(changes) != len(concepts) - 1 or any(a >= b for a, b in pairwise(changes)):
+        raise SparkimbError(
+            f"stagger.changes is {changes}, with concepts {concepts}. Use one place less than concepts, rising."
+        )
+    if not 0.0 <= _number("stagger.width", width) < 1.0:
+        raise SparkimbError(f"stagger.width is {width}. Use a number in [0, 1).")
+    given = list(minority) if isinstance(minority, Sequence) else [minority] * len(concepts)
+    shares = [_share("stagger.minority", share) for share in given]
+    if len(shares) != len(concepts):
+        raise SparkimbError(
+            f"stagger.minority has {len(shares)} shares for {len(concepts)} concepts. Use one for each."
+        )
+    noise = _noise("stagger.noise", noise)
+    ids = _ids("stagger", spark, rows, partitions)
+    draw = _Draws("stagger", seed)
+
+    place = F.col("id") / float(rows) + (draw.uniform("drifted") - 0.5) * float(width)
+    turn = sum((F.when(place >= change, 1).otherwise(0) for change in changes), F.lit(0))  # how many changes are past
+    label = (draw.uniform("label") < F.get(F.array(*map(F.lit, shares)), F.col("turn"))).cast("int")
+    as_one = F.when(draw.uniform("noise") < noise, F.col("label") == 0).otherwise(F.col("label") == 1)
+    u = draw.uniform("figure")
+    figure = F.lit(None)
+    for number, concept in enumerate(concepts):
+        one, zero = (
+            [i for i, f in enumerate(_FIGURES) if _STAGGER[concept - 1](*f) == holds] for holds in (True, False)
+        )
+        drawn = F.when(F.col("as_one"), _one_of(u, one)).otherwise(_one_of(u, zero))
+        figure = F.when(F.col("turn") == number, drawn).otherwise(figure)
+    return (
+        ids.select("id", turn.alias("turn"))
+        .select("id", "turn", label.alias("label"))
+        .select("id", "turn", "label", as_one.alias("as_one"))
+        .select("id", "label", figure.alias("figure"))
+        .select(
+            "id",
+            F.timestamp_seconds(F.col("id") + _START).alias("event_time"),
+            "label",
+            *(
+                F.get(F.array(*(F.lit(f[i]) for f in _FIGURES)), F.col("figure")).alias(name)
+                for i, name in enumerate(("size", "colour", "shape"))
+            ),
+        )
+    )
+
+
+def _one_of(u: Column, values: Sequence[int]) -> Column:
+    """Turn a uniform draw into one of the values, all alike likely."""
+    return F.get(F.array(*map(F.lit, values)), F.floor(u * len(values)).cast("int"))
 
 
 @dataclass(frozen=True)

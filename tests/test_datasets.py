@@ -27,6 +27,7 @@ GENERATORS = {
     "abrupt": (datasets.drifting, {"noise": 0.1}),
     "gradual": (datasets.drifting, {"drift": "gradual", "minority_after": 0.3}),
     "prior": (datasets.drifting, {"drift": "prior"}),
+    "stagger": (datasets.stagger, {"width": 0.2, "noise": 0.1}),
 }
 every_generator = pytest.mark.parametrize("name", GENERATORS)
 
@@ -67,7 +68,7 @@ def test_rows_do_not_depend_on_partitions(name: str, spark: SparkSession) -> Non
     assert by_partitions[1] == by_partitions[7] == by_partitions[64]
 
 
-@every_generator
+@pytest.mark.parametrize("name", [name for name in GENERATORS if name != "stagger"])
 def test_another_seed_gives_other_rows(name: str, spark: SparkSession) -> None:
     first, other = (collected(generate(name, spark, 200, seed=seed)) for seed in (1, 2))
     assert not any(a == b for a, b in zip(first, other, strict=True))
@@ -307,6 +308,58 @@ def test_drifting_noise_leaves_the_share(spark: SparkSession) -> None:
         assert_share(((rows["sum"] <= 7.0) != (label == 1)).sum(), len(rows), 0.1)
 
 
+# --- stagger ---
+
+STAGGER = {  # label 1 in the paper's words
+    1: lambda t: (t["size"] == "small") & (t.colour == "red"),
+    2: lambda t: (t.colour == "green") | (t["shape"] == "circular"),
+    3: lambda t: (t["size"] == "medium") | (t["size"] == "large"),
+}
+
+
+def stagger(spark: SparkSession, **params: object) -> pd.DataFrame:
+    df = datasets.stagger(spark, 20_000, **params)
+    return df.withColumn("second", F.unix_timestamp("event_time") - 1_704_067_200).toPandas()
+
+
+def test_stagger_concepts_and_shares(spark: SparkSession) -> None:
+    table = stagger(spark, changes=(0.25, 0.5), minority=[0.1, 0.5, 0.2])
+    assert (table.second == table.id).all()
+    for concept, first, last, share in [(1, 0, 4_999, 0.1), (2, 5_000, 9_999, 0.5), (3, 10_000, 19_999, 0.2)]:
+        rows = table[table.id.between(first, last)]
+        assert (STAGGER[concept](rows) == (rows.label == 1)).all()
+        assert_share(rows.label.sum(), len(rows), share)
+        for label, figures in rows.groupby("label"):
+            # All figures of the class occur, each as often as any other.
+            among = figures.value_counts(["size", "colour", "shape"])
+            assert len(among) == {1: 3, 2: 15, 3: 18}[concept] if label else 27 - {1: 3, 2: 15, 3: 18}[concept]
+            for n in among:
+                assert_share(n, len(figures), 1 / len(among))
+
+
+def test_another_seed_gives_other_figures(spark: SparkSession) -> None:
+    first, other = (collected(datasets.stagger(spark, 400, concepts=[2], changes=[], seed=seed)) for seed in (1, 2))
+    same = sum(a == b for a, b in zip(first, other, strict=True))
+    # By chance: both of label 1 and one of 15 figures, or both of label 0 and one of 12.
+    assert_share(same, 400, 0.1**2 / 15 + 0.9**2 / 12)
+
+
+def test_stagger_changes_gradually(spark: SparkSession) -> None:
+    table = stagger(spark, concepts=[3, 1], changes=[0.5], width=0.4, minority=0.5)
+    assert (STAGGER[3](table) == (table.label == 1))[table.id < 6_000].all()
+    assert (STAGGER[1](table) == (table.label == 1))[table.id >= 14_000].all()
+    for start in range(6_000, 14_000, 2_000):
+        rows = table[table.id.between(start, start + 1_999) & (table.label == 1)]
+        assert_share(STAGGER[1](rows).sum(), len(rows), (start + 1_000 - 6_000) / 8_000)
+
+
+def test_stagger_noise_leaves_the_share(spark: SparkSession) -> None:
+    table = stagger(spark, concepts=[2], changes=[], noise=0.1, minority=0.3)
+    assert_share(table.label.sum(), len(table), 0.3)
+    for _, rows in table.groupby("label"):
+        assert_share((STAGGER[2](rows) != (rows.label == 1)).sum(), len(rows), 0.1)
+
+
 # --- parameters ---
 
 
@@ -333,6 +386,12 @@ def test_drifting_noise_leaves_the_share(spark: SparkSession) -> None:
         (datasets.drifting, {"at": 1.0}, r"drifting\.at is 1\.0"),
         (datasets.drifting, {"width": 0.0}, r"drifting\.width is 0\.0"),
         (datasets.drifting, {"minority_after": 2}, r"drifting\.minority_after is 2"),
+        (datasets.stagger, {"concepts": [4], "changes": []}, r"stagger\.concepts is \[4\]\. Use numbers of concepts"),
+        (datasets.stagger, {"concepts": [], "changes": []}, r"stagger\.concepts is \[\]"),
+        (datasets.stagger, {"changes": (0.5,)}, r"stagger\.changes is \[0\.5\], with concepts \[1, 2, 3\]\. Use one"),
+        (datasets.stagger, {"changes": (0.7, 0.5)}, r"stagger\.changes is \[0\.7, 0\.5\]"),
+        (datasets.stagger, {"width": 1.0}, r"stagger\.width is 1\.0\. Use a number in \[0, 1\)"),
+        (datasets.stagger, {"minority": [0.1, 0.2]}, r"stagger\.minority has 2 shares for 3 concepts"),
     ],
 )
 def test_values_out_of_range(generator, params, message: str, spark: SparkSession) -> None:
