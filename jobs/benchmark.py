@@ -26,6 +26,7 @@ import pandas as pd
 import pyspark
 import typer
 from config import Benchmark, load
+from drifts import KINDS, batches, figures
 from pyspark.ml.evaluation import BinaryClassificationEvaluator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -50,6 +51,7 @@ Work: TypeAlias = Callable[[], object]
 SAMPLE_SECONDS = 0.2  # between looks at resident memory; a look takes a few milliseconds
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+DRIFT_STEPS = (1, 100, 1_000)  # rows at a time that detectors of drift look at
 STREAM_BATCHES = 10  # that a stream over all files takes: enough that starting a query is not all there is
 
 console = Console(stderr=True)  # stdout is for the lines of JSON
@@ -82,6 +84,8 @@ class Ground:
         shape = f"{config.rows}x{config.features}-{config.minority}-{config.clusters}-{config.scatter:g}"
         name = f"blobs-{shape}-{config.seed}-{config.files}"
         self.rows_in = config.rows
+        self.minority = config.minority
+        self.seeds = range(config.seed, config.seed + config.streams)  # of rows that no file holds
         self.source = f"{config.path}/{name}"
         self.peer = f"{config.path}/{name}-peer"
         self.out = f"{config.path}/{name}-out"
@@ -326,6 +330,37 @@ def _streaming(ground: Ground, change: Callable[[DataFrame], DataFrame]) -> Cont
     )
 
 
+def drift(ground: Ground) -> Contest:
+    """The detectors on streams that drift, against a count of the same batches by label and prediction.
+
+    What they see and how soon is in `drift`, for looks at single rows, at 100 and at 1,000.
+    """
+    seen: list[dict[str, Any]] = []  # of the last run
+
+    def subject() -> None:
+        seen.clear()
+        for step in DRIFT_STEPS:
+            seen.extend(
+                figures(ground.spark, rows=ground.rows_in, minority=ground.minority, seeds=ground.seeds, step=step)
+            )
+
+    def count() -> None:
+        for kind in KINDS.values():
+            for seed in ground.seeds:
+                stream = kind.rows(ground.spark, ground.rows_in, ground.minority, seed)
+                for step in DRIFT_STEPS:
+                    for batch in batches(stream, ground.rows_in, step):
+                        batch.groupBy("label", "prediction").count().collect()
+
+    return Contest(
+        subject=subject,
+        baselines={"count": count},
+        rows_in=ground.rows_in,  # of each stream
+        rows_out=0,
+        found={"drift": seen},
+    )
+
+
 def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
     ground.write(sampler.fitResample(ground.read()))
 
@@ -335,7 +370,7 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     for contest in (
         *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
-        *(streaming, streaming_weights),
+        *(streaming, streaming_weights, drift),
     )
 }
 

@@ -281,6 +281,7 @@ class Benchmark(Config):
     targets: dict[str, dict[str, float]] = Field(default_factory=dict)  # by benchmark and baseline: highest CPU ratios
     leave_out: list[str] = Field(default_factory=list)  # baselines that would take too long
     seed: int = 0
+    streams: int = Field(default=1, ge=1)  # of each kind, with a seed each, for drift
     files: int = Field(default=2, ge=1)  # that the rows lie in: a task reads one or more of them
     runs: int = Field(default=5, ge=1)
     warmup: int = Field(default=2, ge=0)
