@@ -109,10 +109,10 @@ class StreamJob:
                         f"output.path '{path}' exists and holds no {MARK}, so it is no stream's. Name another path, or "
                         "remove that one."
                     )
-                if not output.overwrite:
+                if not output.overwrite and storage.exists(f"{path}/checkpoint/offsets"):
                     self.reopen()
                     return
-                storage.delete(path)
+                storage.delete(path)  # where no batch has begun there is nothing to keep
             storage.make_directory(path)
             self.application = f"{re.sub(r'[^A-Za-z0-9]+', '_', self.config.name)}_{uuid.uuid4().hex[:8]}"
             mark = {"formatVersion": 1, "application": self.application, "config": self.config.identity}
@@ -271,7 +271,9 @@ class StreamJob:
                 query.stop()
         except SPARK_ERRORS as error:
             raise self.stopped(error) from error
-        console.print(f"Stopped after batch {self.committed()}, {time.monotonic() - began:.0f} s.", highlight=False)
+        last = self.committed()
+        when = "before the first batch" if last < 0 else f"after batch {last}"
+        console.print(f"Stopped {when}, {time.monotonic() - began:.0f} s.", highlight=False)
 
     def wait(self, query: StreamingQuery) -> None:
         """Wait until the query has ended or, when it is to stop, until its batch has."""
@@ -309,8 +311,10 @@ class StreamJob:
             for name, said in re.findall(r"\[([A-Z][A-Z0-9_.]+)\] ([^\n]+?)(?= SQLSTATE|\n|$)", text)
             if not name.startswith(("FOREACH_BATCH", "STREAM_FAILED"))
         ]
+        last = self.committed()
+        when = "in its first batch" if last < 0 else f"after batch {last}"
         return SparkimbError(
-            f"The stream stopped after batch {self.committed()}: {why[-1] if why else reason(error)}. "
+            f"The stream stopped {when}: {why[-1] if why else reason(error)}. "
             "Nothing is lost: a batch that was not committed is run again. Correct what it says, and start again."
         )
 
