@@ -2,7 +2,7 @@
 
 from sparkimb.streaming.balancer import BalancerState, BatchCounts, StreamingBalancer
 from sparkimb.streaming.counts import DecayedCounts
-from sparkimb.streaming.drift import DriftMonitor
+from sparkimb.streaming.drift import DdmOci, DriftMonitor, LinearFourRates
 from sparkimb.streaming.metrics import StreamingMetrics
 from sparkimb.streaming.query import BatchRunner, start_balanced
 from sparkimb.streaming.sinks import DeltaSink, KafkaSink, MemorySink, ParquetSink, Sink, drop_repeats
@@ -14,10 +14,12 @@ __all__ = [
     "BatchCounts",
     "BatchRunner",
     "ClassTotals",
+    "DdmOci",
     "DecayedCounts",
     "DeltaSink",
     "DriftMonitor",
     "KafkaSink",
+    "LinearFourRates",
     "MemorySink",
     "ParquetSink",
     "Sink",

@@ -287,7 +287,7 @@ class StreamingMetrics:
             What JSON can hold.
         rows : list of dict
             step (from 0, in the batch), rows, unjudged, time (the newest, in UTC, as ISO text), recall and precision
-            (by label), gMean, balancedAccuracy, areaUnderROC, confusion (lists of label, prediction and weight).
+            (by label), gMean, balancedAccuracy, areaUnderROC, confusion (tuples of label, prediction and weight).
         """
         known, rows = dict(state), []
         steps = look.steps or ((StepCounts(),) if look.unjudged else ())
@@ -307,7 +307,9 @@ class StreamingMetrics:
                     "gMean": _geometric_mean(list(recalls.values())),
                     "balancedAccuracy": math.fsum(recalls.values()) / len(recalls) if recalls else None,
                     "areaUnderROC": _area(known["scores"], known["positives"]) if last or look.whole else None,
-                    "confusion": known["confusion"],
+                    "confusion": [
+                        tuple(cell) for cell in known["confusion"]
+                    ],  # Spark Connect takes no list for a struct
                 }
             )
         return known, rows
