@@ -45,6 +45,9 @@ from sparkimb.evaluation.inputs import scored_rows
 from sparkimb.evaluation.ranking import RankingMetrics
 from sparkimb.evaluation.steps import DistributedSteps
 from sparkimb.neighbors import nearest_neighbors
+from sparkimb.streaming.balancer import StreamingBalancer
+from sparkimb.streaming.query import Status, start_balanced
+from sparkimb.streaming.sinks import ParquetSink
 
 Work: TypeAlias = Callable[[], object]
 
@@ -330,6 +333,65 @@ def _streaming(ground: Ground, change: Callable[[DataFrame], DataFrame]) -> Cont
     )
 
 
+def streaming_balancer(ground: Ground) -> Contest:
+    """StreamingBalancer's SMOTE 1:1 with its reservoir, exactly once, against the query passing all rows through.
+
+    The stream of RandomOverSampler's copies writes as many rows, in a plain query without state.
+    """
+    told: list[Status] = []
+    _balance(ground, told.append)
+    ground.tidy()
+    inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
+    copies = RandomOverSampler(inputCols=inputCols, idCols=["id"]).fit(ground.read())
+    return Contest(
+        subject=lambda: _balance(ground),
+        baselines={
+            "pass through": lambda: ground.write_stream(ground.stream()),
+            "as many rows": lambda: ground.write_stream(copies.resample(ground.stream())),
+        },
+        rows_in=ground.rows_in,
+        rows_out=sum(sum(status["rowsOut"].values()) for status in told),
+    )
+
+
+def streaming_memory(ground: Ground) -> Contest:
+    """The same, a file a batch and hundreds of them: is memory after a tenth of the batches what it is at the end?"""
+    files = len(ground.read().inputFiles())
+    marks: list[dict[str, int]] = []  # of the last run
+
+    def mark(status: Status) -> None:
+        if status["batchId"] + 1 in (-(-files // 10), files):
+            marks.append({"batch": status["batchId"] + 1, **ground.processes.memory()})
+
+    def subject() -> None:
+        marks.clear()
+        _balance(ground, mark, files_per_batch=1)
+
+    return Contest(
+        subject=subject,
+        baselines={"pass through": lambda: ground.write_stream(ground.stream(files_per_batch=1))},
+        rows_in=ground.rows_in,
+        rows_out=0,
+        found={"memory": marks},
+    )
+
+
+def _balance(
+    ground: Ground, on_status: Callable[[Status], None] | None = None, *, files_per_batch: int | None = None
+) -> None:
+    inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
+    query = start_balanced(
+        ground.stream(files_per_batch),
+        StreamingBalancer(inputCols=inputCols, idCols=["id"], method="smote", warmUpRows=0),
+        sink=ParquetSink(path=f"{ground.out}/rows"),
+        status=ParquetSink(path=f"{ground.out}/status", format="json"),
+        statePath=f"{ground.out}/state",
+        checkpointLocation=f"{ground.out}/checkpoint",
+        onStatus=on_status,
+    )
+    query.awaitTermination()
+
+
 def drift(ground: Ground) -> Contest:
     """The detectors on streams that drift, against a count of the same batches by label and prediction.
 
@@ -370,7 +432,7 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     for contest in (
         *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
-        *(streaming, streaming_weights, drift),
+        *(streaming, streaming_weights, streaming_balancer, streaming_memory, drift),
     )
 }
 
@@ -446,6 +508,24 @@ class Processes:
         done.set()
         watcher.join()
         return Spent(wall, cpu, *(peaks[name] * PAGE_BYTES for name in ("jvm", "python", "worker")))
+
+    def memory(self) -> dict[str, int]:
+        """Collect garbage, and return what is in use: the JVM's heap, and what is resident of each kind of process."""
+        for _ in range(2):  # what the first makes unreachable, Spark's cleaner lets go
+            self.java.System.gc()
+            time.sleep(SAMPLE_SECONDS)
+        runtime, stats = self.java.Runtime.getRuntime(), self._stats()
+        pages = {
+            "jvm_mb": stats[self.jvm].pages,
+            "driver_mb": stats[self.driver].pages,
+            "workers_mb": sum(worker.pages for worker in self._workers(stats)),
+        }
+        used = {name: n * PAGE_BYTES // 2**20 for name, n in pages.items()}
+        return {
+            "heap_mb": (runtime.totalMemory() - runtime.freeMemory()) // 2**20,
+            **used,
+            "workers": len(self._workers(stats)),
+        }
 
     def _workers(self, stats: Mapping[int, Stat]) -> list[Stat]:
         # By name: a JVM about to start another program shows for an instant as a second one of its size.

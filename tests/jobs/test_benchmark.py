@@ -81,6 +81,9 @@ def test_every_benchmark_prints_one_line_of_json(spark, config, capsys) -> None:
     assert rows["over_sampling"] == 2 * (config.rows - minority)
     assert rows["class_weights"] == rows["streaming_weights"] == config.rows
     assert rows["smote"] == 2 * (config.rows - minority)
+    (memory,) = (result["memory"] for result in found if result["benchmark"] == "streaming_memory")
+    assert [mark["batch"] for mark in memory] == [1, 2], "the first after a tenth of the batches, the last at the end"
+    assert all(min(mark[name] for name in ("heap_mb", "jvm_mb", "driver_mb")) > 0 for mark in memory)
 
 
 def test_contestants_take_turns_on_the_same_generated_rows(spark, config) -> None:
