@@ -47,8 +47,6 @@ MARK = "stream.json"  # what tells the directory of a stream from any other, and
 SIDE_OUTPUTS = {"status": STATUS_TYPE, "metrics": METRICS_TYPE, "events": EVENT_TYPE}
 # Rows of each side output that the report looks at, the newest: a row takes about a kilobyte of the driver.
 MAX_REPORT_ROWS = 20_000
-# Fewer rows than this say nothing about the source: one poison row among three is no reason to stop.
-FEW_ROWS = 100
 MAX_PRINTED_CLASSES = 6
 CORRUPT = "_corrupt_record"  # the text of a message that is not what source.value says
 
@@ -256,6 +254,7 @@ class StreamJob:
                 statePath=f"{path}/state",
                 checkpointLocation=f"{path}/checkpoint",
                 deadLetters=ParquetSink(path=f"{path}/dead_letters"),
+                maxRejected=config.maxRejected,
                 status=ParquetSink(path=f"{path}/status", format="json"),
                 metrics=config.measured,
                 metricsSink=ParquetSink(path=f"{path}/metrics", format="json") if config.metrics else None,
@@ -263,7 +262,7 @@ class StreamJob:
                 eventsSink=ParquetSink(path=f"{path}/events", format="json") if monitor else None,
                 trigger=config.trigger.model_dump(exclude_none=True),
                 queryName=config.name,
-                onStatus=self.told,
+                onStatus=_print_status,
             )
             try:
                 self.wait(query)
@@ -286,19 +285,6 @@ class StreamJob:
         last = _batch(query)
         while query.isActive and query.status["isTriggerActive"] and _batch(query) == last:
             time.sleep(0.05)
-
-    def told(self, figures: dict[str, Any]) -> None:
-        """Print the figures of a batch; stop before it is committed if too few of its rows can be used."""
-        console.print(status_line(figures), soft_wrap=True, highlight=False, markup=False)
-        rejected = sum(figures["rejected"].values())
-        rows = sum(figures["rowsIn"].values()) + figures["unlabelled"] + rejected
-        if rows >= FEW_ROWS and rejected > self.config.maxRejected * rows:
-            found = ", ".join(f"{why} ({n:,} rows)" for why, n in figures["rejected"].items())
-            raise SparkimbError(
-                f"Batch {figures['batchId']} has {rows:,} rows, of which {rejected:,} cannot be used: {found}. Has the "
-                "source changed? Nothing is lost: the batch was not committed. Correct source or select, or set "
-                "maxRejected to 1, and start again."
-            )
 
     def stopped(self, error: Exception) -> SparkimbError:
         """Say in a sentence what ended the query."""
@@ -369,6 +355,10 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.1f} s"
+
+
+def _print_status(figures: dict[str, Any]) -> None:
+    console.print(status_line(figures), soft_wrap=True, highlight=False, markup=False)
 
 
 def _print_event(event: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
 
 from sparkimb.errors import SparkimbError
+from sparkimb.params import number
 from sparkimb.streaming.balancer import BalancerState, BatchCounts, StreamingBalancer
 from sparkimb.streaming.drift import DriftMonitor, announce
 from sparkimb.streaming.metrics import StreamingMetrics
@@ -38,6 +39,9 @@ EVENT_TYPE = (
     "message string"
 )
 
+# Fewer rows than this say nothing about the source: one poison row among three is no reason to stop.
+FEW_ROWS = 100
+
 logger = logging.getLogger("sparkimb.streaming")
 
 
@@ -57,6 +61,9 @@ class BatchRunner:
     state : StateTable
     deadLetters : Sink, optional
         Takes the rows that cannot be used, with the column `reason`.  Without it such a row ends the query.
+    maxRejected : float in [0, 1], default=1.0
+        Share of a batch's rows that may be unusable, in batches of 100 rows or more.  A batch with more ends the query,
+        before anything is written of it: a source whose schema changed must not turn into dead letters.
     status : Sink, optional
         Takes a row of figures for each batch.
     metrics : StreamingMetrics, optional
@@ -75,6 +82,7 @@ class BatchRunner:
     sink: Sink
     state: StateTable
     deadLetters: Sink | None = None
+    maxRejected: float = 1.0
     status: Sink | None = None
     metrics: StreamingMetrics | None = None
     metricsSink: Sink | None = None
@@ -85,6 +93,9 @@ class BatchRunner:
     _last: tuple[int, dict[str, Any]] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        number("BatchRunner.maxRejected", 0, 1)(self.maxRejected)
+        if self.balancer.unlabelled == "wait" and self.deadLetters is None:
+            raise SparkimbError("Rows may wait for a label in vain, but deadLetters is None. Give it a sink for them.")
         if self.monitor is not None and self.metrics is None:
             raise SparkimbError("monitor looks at what metrics counts, but metrics is None. Give both.")
         for sink, source in (("metricsSink", "metrics"), ("eventsSink", "monitor")):
@@ -104,9 +115,13 @@ class BatchRunner:
             batch, still, expired = room.release(batch, batchId, balancer)
             waiting = room.write(still, batchId)
         seen = balancer.look(batch, known)
-        self._bury(
-            balancer.rejected(batch) if expired is None else balancer.rejected(batch).union(expired), seen, batchId
-        )
+        self._check_rejected(seen, batchId)
+        rejected = balancer.rejected(batch)
+        if expired is not None and (late := expired.count()):
+            seen.rejected[f"label '{balancer.labelCol}' has not come"] = late
+            rejected = rejected.union(expired)
+        if seen.rejected and self.deadLetters is not None:
+            self.deadLetters.write(rejected, batchId)
         self.sink.write(balancer.resample(batch, known), batchId)
 
         after = {"balancer": balancer.after(batch, known, seen).to_json()}
@@ -120,16 +135,23 @@ class BatchRunner:
             return self._last[1]
         return self.state.before(spark, batchId)
 
-    def _bury(self, rejected: DataFrame, seen: BatchCounts, batchId: int) -> None:
-        if not seen.rejected:
+    def _check_rejected(self, seen: BatchCounts, batchId: int) -> None:
+        """End the query before anything is written if rows have nowhere to go, or if too many cannot be used."""
+        rejected = sum(seen.rejected.values())
+        rows = sum(seen.rowsIn.values()) + seen.unlabelled + rejected
+        too_many = rows >= FEW_ROWS and rejected > self.maxRejected * rows
+        if not too_many and (not rejected or self.deadLetters is not None):
             return
-        if self.deadLetters is None:
-            found = ", ".join(f"{reason} ({rows:,} rows)" for reason, rows in seen.rejected.items())
-            raise SparkimbError(
-                f"Batch {batchId} has rows that cannot be used: {found}. Nothing is lost: the batch was not committed. "
-                "Give deadLetters a sink that takes such rows, and start the query again."
-            )
-        self.deadLetters.write(rejected, batchId)
+        found = ", ".join(f"{reason} ({n:,} rows)" for reason, n in seen.rejected.items())
+        way_out = (
+            "Has the source changed? Correct how it is read, or set maxRejected to 1"
+            if too_many
+            else "Give deadLetters a sink that takes such rows"
+        )
+        raise SparkimbError(
+            f"Batch {batchId} has {rows:,} rows, of which {rejected:,} cannot be used: {found}. Nothing is lost: the "
+            f"batch was not committed, and nothing was written of it. {way_out}, and start again."
+        )
 
     def _measure(self, sound: DataFrame, before: Mapping[str, Any], batchId: int) -> dict[str, Any]:
         """Measure and watch a batch, and return the state of both."""
@@ -188,6 +210,7 @@ def start_balanced(
     checkpointLocation: str,
     stateVersions: int = 8,
     deadLetters: Sink | None = None,
+    maxRejected: float = 1.0,
     status: Sink | None = None,
     metrics: StreamingMetrics | None = None,
     metricsSink: Sink | None = None,
@@ -230,6 +253,7 @@ def start_balanced(
         sink=sink,
         state=StateTable(path=statePath, versions=stateVersions),
         deadLetters=deadLetters,
+        maxRejected=maxRejected,
         status=status,
         metrics=metrics,
         metricsSink=metricsSink,

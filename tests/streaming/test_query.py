@@ -143,10 +143,13 @@ def test_rows_that_cannot_be_used_go_to_the_dead_letters_and_the_stream_goes_on(
     }
     out = spark.read.parquet(str(tmp_path / "out/batch=0"))
     assert out.where("id is not null").count() == ROWS - 2
-    without = runner(tmp_path / "none", deadLetters=None)
-    with pytest.raises(SparkimbError, match=r"Batch 0 has rows that cannot be used: .*1 rows.*Give deadLetters a sink"):
-        without(poisoned, 0)
-    assert not (tmp_path / "none/out").exists()
+    for given, way_out in (
+        ({"deadLetters": None}, "Give deadLetters a sink"),
+        ({"maxRejected": 0.0}, "the source changed"),
+    ):
+        with pytest.raises(SparkimbError, match=rf"Batch 0 has 300 rows, of which 2 cannot be used: .*{way_out}"):
+            runner(tmp_path / "none", **given)(poisoned, 0)
+    assert not (tmp_path / "none").exists()
 
 
 def test_rows_wait_for_their_labels(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
@@ -159,6 +162,8 @@ def test_rows_wait_for_their_labels(spark: SparkSession, rows: DataFrame, tmp_pa
     columns = [name for name in labels.columns if name not in ("id", "label")]
     run(labels.withColumns({name: blank.cast(labels.schema[name].dataType) for name in columns}), 1)
     assert [told["waiting"] for told in figures] == [ROWS // 3, 0]
+    with pytest.raises(SparkimbError, match="Rows may wait for a label in vain, but deadLetters is None"):
+        runner(tmp_path, run.balancer, deadLetters=None)
     out = spark.read.parquet(str(tmp_path / "out")).drop("batch")
     assert sorted(map(repr, out.collect())) == sorted(map(repr, batch(rows, 0).collect()))
 
@@ -210,3 +215,13 @@ def test_what_cannot_work_is_refused_before_the_query_starts(
         BatchRunner(balancer=balancer(), sink=sink, state=StateTable(path="x"), monitor=DriftMonitor(positiveLabel=1))
     with pytest.raises(SparkimbError, match="metricsSink has nothing to take"):
         BatchRunner(balancer=balancer(), sink=sink, state=StateTable(path="x"), metricsSink=sink)
+
+
+def test_rows_that_waited_in_vain_go_to_the_dead_letters(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    figures: list[dict[str, Any]] = []
+    run = runner(tmp_path, balancer(method="under", unlabelled="wait", maxWaitBatches=1), onStatus=figures.append)
+    run(batch(rows, 0).withColumn("label", F.when(F.col("id") != 4, F.col("label"))), 0)
+    run(batch(rows, 1), 1)
+    assert [told["rejected"] for told in figures] == [{}, {"label 'label' has not come": 1}]
+    dead = spark.read.parquet(str(tmp_path / "dead")).collect()
+    assert [(row["id"], row["reason"]) for row in dead] == [(4, "label 'label' has not come within 1 batches")]
