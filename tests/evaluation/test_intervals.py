@@ -106,6 +106,7 @@ def test_distributed_steps_have_about_the_same_interval(spark, monkeypatch):
     here = collected(pdf).interval("areaUnderROC", replicates=400)
     monkeypatch.setattr(steps, "MAX_POSITIVES", 3)
     monkeypatch.setattr(steps, "RANGES", 4)
+    monkeypatch.setattr(steps, "SAMPLED", 1)
     there = RankingMetrics(spark.createDataFrame(pdf)).interval("areaUnderROC", replicates=400)
     assert there.estimate == pytest.approx(here.estimate, rel=1e-12)
     assert (there.low, there.high) == pytest.approx((here.low, here.high), rel=1e-9)  # few scores: nothing is merged

@@ -132,6 +132,7 @@ def test_all_homes_of_the_steps_choose_the_same_threshold(spark, monkeypatch):
     merged = RankingMetrics(df, weightCol="weight")
     monkeypatch.setattr(steps, "MAX_POSITIVES", 3)
     monkeypatch.setattr(steps, "RANGES", 4)
+    monkeypatch.setattr(steps, "SAMPLED", 1)
     large = RankingMetrics(df, weightCol="weight")
     assert isinstance(large.steps, steps.DistributedSteps)
     assert merged.steps.count < small.steps.count == large.steps.count
