@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -16,6 +17,9 @@ os.environ["PYSPARK_PYTHON"] = sys.executable
 # The Connect server binds an ephemeral port under this flag, and port 15002 on every interface without it.
 os.environ["SPARK_TESTING"] = "1"
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+# For every JVM, those of tests' own processes too.  Queries are many and small, and cores few: the quick compiler alone
+# takes half the CPU seconds that both take.
+os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 CONNECT = os.environ.get("SPARKIMB_SPARK", "classic") == "connect"
 
@@ -35,6 +39,11 @@ SESSION_CONF = {
     "spark.sql.session.timeZone": "UTC",
 }
 os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf '{k}={v}'" for k, v in STATIC_CONF.items()), "pyspark-shell"])
+
+
+def slow_on_connect(test: Any) -> Any:
+    """Leave a test to `make test-contract` on Connect: it is of numbers that no client changes."""
+    return pytest.mark.slow(test) if CONNECT else test
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,23 +83,26 @@ def test_a_bad_config_is_refused_before_spark_starts(tmp_path, config, said):
 
 
 KILLED = f"""
-import os, signal, sys
+import os, runpy, signal, sys
 sys.path.insert(0, {str(ROOT / "jobs")!r})
-import balance
+import storage
 
-def kill(*_):
+def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
-balance.BalanceJob.write_texts = kill  # the rows and the model are there, the figures are not
-balance.main("config.yaml")
+storage.Storage.rename = kill  # all is written, and nothing has its name
+sys.argv = [{JOB!r}, "--config", "config.yaml"]
+runpy.run_path({JOB!r}, run_name="__main__")
 """
 
 
-def test_killed_then_run_by_the_command_and_by_spark_submit(tmp_path):
+def test_killed_under_spark_submit_then_run_by_the_command(tmp_path):
     write(tmp_path, CONFIG)
-    done = call(tmp_path, sys.executable, "-c", KILLED)
-    assert done.returncode == -signal.SIGKILL
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    done = call(tmp_path, str(BIN / "spark-submit"), "killed.py")
+    assert done.returncode != 0
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"under sampled.incomplete"}
+    submitted = figures(tmp_path / "results" / "under sampled.incomplete")
 
     done = call(tmp_path, str(BIN / "sparkimb"), "balance", "--config", "config.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -108,13 +110,9 @@ def test_killed_then_run_by_the_command_and_by_spark_submit(tmp_path):
     for title in ("Start Spark", "Profile the classes", "Treat and measure: under", "Write figures and report"):
         assert f"✓ {title}" in done.stdout
     assert "Traceback" not in done.stderr
+    assert figures(tmp_path / "results" / "under sampled") == submitted
 
     done = call(tmp_path, str(BIN / "spark-submit"), JOB, "--config", "config.yaml")
     assert done.returncode == 2  # what is there is not overwritten
     assert "exists. Name another, or set output.overwrite to true." in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-
-    write(tmp_path, CONFIG | {"output": {"path": "submitted"}})
-    done = call(tmp_path, str(BIN / "spark-submit"), JOB, "--config", "config.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert figures(tmp_path / "submitted") == figures(tmp_path / "results" / "under sampled")

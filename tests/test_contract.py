@@ -25,18 +25,31 @@ def shown(sampler: Sampler[Any]) -> str:
 FIRST_OF_EACH_CLASS = {shown(sampler) for sampler in {type(s): s for s in reversed(all_samplers())}.values()}
 
 
-# The relatives of SMOTE share all but what they make.  What that could break is checked each time, the rest of their
-# contract by `make test-contract`; so is, on Connect, that of variants, which differ in what no client sees.
+# Each time the whole contract of the three samplers is checked whose code the others share.  Variants and the relatives
+# of SMOTE differ in which rows they keep or make, so of theirs is checked what that could break, and the rest by
+# `make test-contract`; so is, on Connect, what no client sees.
+IN_FULL = {"RandomUnderSampler-idCols", "RandomOverSampler-idCols", "SMOTE-idCols"}
 WITHOUT_FIT = {"check_params", "check_wrong_values", "check_numpy_scalars", "check_copy"}
-OF_EACH_RELATIVE = {"check_majority_stays_in_the_jvm", "check_made_rows", "check_growth", "check_saving"}
+OF_EACH_VARIANT = {"check_majority_stays_in_the_jvm", "check_made_rows"}
+OF_EACH_RELATIVE = {*OF_EACH_VARIANT, "check_growth", "check_saving"}
+OF_RANDOM_SAMPLERS = {*OF_EACH_VARIANT, "check_targets", "check_same_rows", "check_validation_rows"}
+OF_SMOTE_ON_CONNECT = {*OF_EACH_RELATIVE, "check_same_rows", "check_pipeline", "check_resample_is_lazy"}
+
+
+def checked_each_time(sampler: Sampler[Any]) -> set[str]:
+    """Return the names of the checks that need a fit and are run each time; of IN_FULL on classic they all are."""
+    if CONNECT:
+        return OF_SMOTE_ON_CONNECT if shown(sampler) == "SMOTE-idCols" else set()
+    if isinstance(sampler, RandomUnderSampler | RandomOverSampler):
+        return OF_RANDOM_SAMPLERS
+    if isinstance(sampler, SVMSMOTE):  # LinearSVC takes seconds
+        return set()
+    return OF_EACH_RELATIVE if shown(sampler) in FIRST_OF_EACH_CLASS else OF_EACH_VARIANT
 
 
 def slow(sampler: Sampler[Any], check: Check) -> bool:
-    if isinstance(sampler, RandomUnderSampler | RandomOverSampler) or shown(sampler) == "SMOTE-idCols":
-        return CONNECT and shown(sampler) not in FIRST_OF_EACH_CLASS
-    if CONNECT or isinstance(sampler, SVMSMOTE):  # LinearSVC takes seconds
-        return check.__name__ not in WITHOUT_FIT
-    return check.__name__ not in WITHOUT_FIT | OF_EACH_RELATIVE
+    in_full = shown(sampler) in IN_FULL and not (CONNECT and shown(sampler) == "SMOTE-idCols")
+    return not in_full and check.__name__ not in WITHOUT_FIT | checked_each_time(sampler)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,11 @@ ACTIONS_OF_FIT = {  # one count; one to warn of duplicates without idCols; one f
 
 
 @pytest.mark.skipif(CONNECT, reason="a client does not see the server's list of actions")
-@pytest.mark.parametrize("sampler", all_samplers(), ids=shown)
+@pytest.mark.parametrize(
+    "sampler",
+    [pytest.param(s, marks=[pytest.mark.slow] if isinstance(s, SVMSMOTE) else []) for s in all_samplers()],
+    ids=shown,
+)
 def test_fit_runs_the_actions_it_documents_and_resample_none(sampler: Sampler[Any], spark: SparkSession) -> None:
     def actions() -> int:
         spark.sparkContext._jsc.sc().listenerBus().waitUntilEmpty()

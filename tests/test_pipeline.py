@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from compare import rows
-from conftest import CONNECT
+from conftest import CONNECT, slow_on_connect
 from pyspark.ml import Estimator, Model, PipelineModel
 from pyspark.ml import Pipeline as SparkPipeline
 from pyspark.ml.classification import (
@@ -164,6 +164,7 @@ def test_train_validation_split_evaluates_natural_rows(train: DataFrame) -> None
     assert len(recorder.fitted) == 5
 
 
+@slow_on_connect
 def test_grids_choose_sampler_params_by_natural_rows(train: DataFrame) -> None:
     assembler, regression = learner()
     sampler = RandomUnderSampler(idCols=["id"])
@@ -281,6 +282,7 @@ def test_calibrate_undoes_what_samplers_and_weights_did(train: DataFrame) -> Non
     assert np.argsort(probability[:, 1]).tolist() == np.argsort(uncorrected[:, 1]).tolist()
 
 
+@slow_on_connect
 def test_calibrate_makes_probabilities_true_where_the_truth_is_known(spark: SparkSession) -> None:
     """Two Gaussians: the posterior is a logistic function of x, which a logistic regression can learn."""
     rng = np.random.default_rng(0)
@@ -302,6 +304,7 @@ def test_calibrate_makes_probabilities_true_where_the_truth_is_known(spark: Spar
     assert probability[:, 1].mean() == pytest.approx(0.05, abs=0.01)
 
 
+@slow_on_connect
 @pytest.mark.parametrize("thresholds", [{"threshold": 0.2}, {"thresholds": [0.3, 0.7]}], ids=str)
 def test_thresholds_of_one_s_own_cut_the_corrected_probability(train: DataFrame, thresholds: dict[str, Any]) -> None:
     assembler, _ = learner()
@@ -312,6 +315,7 @@ def test_thresholds_of_one_s_own_cut_the_corrected_probability(train: DataFrame,
     assert prediction.tolist() == (probability / cut).argmax(axis=1).tolist()
 
 
+@slow_on_connect
 @pytest.mark.parametrize("classifier", [DecisionTreeClassifier, NaiveBayes])
 def test_other_classifiers_and_more_classes_are_corrected(spark: SparkSession, classifier: Any) -> None:
     df = example(spark, {0: 60, 1: 30, 2: 12})
@@ -342,6 +346,7 @@ def test_classifiers_are_corrected_for_what_they_saw_alone(train: DataFrame) -> 
     np.testing.assert_allclose(odds, 24 / 120, rtol=1e-9)
 
 
+@slow_on_connect
 def test_what_calibrate_cannot_undo_is_refused_before_any_job(train: DataFrame) -> None:
     unreadable = train.where(F.raise_error(F.lit("read")).cast("boolean"))
     under, regression = RandomUnderSampler(), LogisticRegression()
@@ -370,6 +375,7 @@ def test_what_calibrate_cannot_undo_is_refused_before_any_job(train: DataFrame) 
         Pipeline(calibrate="yes")
 
 
+@slow_on_connect
 def test_calibrate_comes_back_from_disk(train: DataFrame, tmp_path: Path) -> None:
     assembler, regression = learner()
     pipeline = Pipeline(stages=[assembler, RandomUnderSampler(idCols=["id"]), regression], calibrate=True)

@@ -214,7 +214,7 @@ def test_quotients_of_nothing_are_zero():
     assert never.adjustedBalancedAccuracy == never.kappa() == 0.0
 
 
-@pytest.mark.parametrize(("partitions", "weighted"), [(1, True), (7, False), (64, True)])
+@pytest.mark.parametrize(("partitions", "weighted"), [(1, True), (7, False), (16, True)])
 def test_counted_on_spark_in_any_partitioning(spark, partitions, weighted):
     rng = np.random.default_rng(partitions)
     pdf = pd.DataFrame({"label": rng.integers(0, 4, 300), "weight": rng.integers(0, 5, 300) / 7})

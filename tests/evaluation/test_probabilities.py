@@ -34,7 +34,7 @@ def expected_calibration_error(pdf, bins):
     return sum(gaps) / pdf["weight"].sum()
 
 
-@pytest.mark.parametrize(("partitions", "bins"), [(1, 10), (7, 1), (64, 13)])
+@pytest.mark.parametrize(("partitions", "bins"), [(1, 10), (7, 1), (16, 13)])
 def test_equal_to_the_oracles_with_weights(spark, partitions, bins):
     pdf = rows(partitions)
     df = spark.createDataFrame(pdf).repartition(partitions)

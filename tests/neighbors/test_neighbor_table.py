@@ -114,7 +114,7 @@ def test_a_table_does_not_depend_on_partitions(rows: DataFrame) -> None:
         found = nearest_neighbors(dataset, idCols=["id"], inputCols=COLUMNS, search="cells", k=3)
         return sorted(map(repr, found.collect()))
 
-    assert table(rows.coalesce(1)) == table(rows.repartition(7)) == table(rows.repartition(64, F.col("f0")))
+    assert table(rows.coalesce(1)) == table(rows.repartition(7)) == table(rows.repartition(16, F.col("f0")))
 
 
 @pytest.mark.parametrize(

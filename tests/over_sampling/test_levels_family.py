@@ -211,7 +211,11 @@ def test_svm_takes_rows_with_missing_features(spark: SparkSession) -> None:
     assert all(row["f1"] is not None for row in out)
 
 
-@pytest.mark.parametrize("sampler", [ADASYN(**COMMON), SVMSMOTE(**COMMON)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler",
+    [ADASYN(**COMMON), pytest.param(SVMSMOTE(**COMMON), marks=pytest.mark.slow)],  # LinearSVC takes seconds
+    ids=lambda s: type(s).__name__,
+)
 def test_loaded_models_make_the_same_rows(sampler: LevelOverSampler[Any], spark: SparkSession, tmp_path: Any) -> None:
     dataset = overlapping(common=50, rare=20).frame(spark)
     model = sampler.fit(dataset)

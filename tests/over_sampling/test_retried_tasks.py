@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CONNECT
 
-pytestmark = pytest.mark.skipif(CONNECT, reason="the server runs the same tasks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CONNECT, reason="the server runs the same tasks")]
 
 # A session of its own: that of the other tests does not run a task a second time.
 SCRIPT = """

@@ -293,12 +293,12 @@ def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_divided_classes_do_not_depend_on_partitions(spark: SparkSession, search: str) -> None:
     x, y = data(rare=300)
     df = frame(spark, x, y)
-    models = [sampler(1010, neighborSearch=search).fit(df.repartition(partitions)) for partitions in (1, 64)]
+    models = [sampler(1010, neighborSearch=search).fit(df.repartition(partitions)) for partitions in (1, 16)]
     assert models[0]._state() == models[1]._state()
     assert models[0].spaces["rare"].units >= 5
     seen = [
         rows(model.resample(df.repartition(partitions)).where("line is not null").select(*NAMES, "line"))
-        for model, partitions in zip([*models, models[0]], (1, 64, 7), strict=True)
+        for model, partitions in zip([*models, models[0]], (1, 16, 7), strict=True)
     ]
     assert seen[0] == seen[1] == seen[2]
     assert sum(seen[0].values()) == 710

@@ -44,7 +44,7 @@ def breast_cancer() -> tuple[pd.DataFrame, np.ndarray]:
     return pd.DataFrame(data.data[kept]), malignant[kept]
 
 
-@pytest.mark.parametrize("table", [hypothyroid, digits, breast_cancer])
+@pytest.mark.parametrize("table", [hypothyroid, digits, pytest.param(breast_cancer, marks=pytest.mark.slow)])
 def test_average_precision_is_exact_smotes(
     table: Callable[[], tuple[pd.DataFrame, np.ndarray]], spark: SparkSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
