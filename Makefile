@@ -2,7 +2,7 @@
 
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
-STREAMS = tests/streaming/test_one_object.py tests/streaming/test_state_counts.py
+STREAMS = $(addprefix tests/streaming/,test_one_object.py test_query.py test_state_counts.py)
 BESIDE = tests/over_sampling tests/evaluation tests/streaming
 
 JARS := $(wildcard ../shared/jars)
