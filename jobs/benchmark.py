@@ -54,7 +54,7 @@ Work: TypeAlias = Callable[[], object]
 SAMPLE_SECONDS = 0.2  # between looks at resident memory; a look takes a few milliseconds
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-DRIFT_STEPS = (1, 100, 1_000)  # rows at a time that detectors of drift look at
+DRIFT_STEPS = (10, 100, 1_000)  # rows at a time that detectors of drift look at
 STREAM_BATCHES = 10  # that a stream over all files takes: enough that starting a query is not all there is
 
 console = Console(stderr=True)  # stdout is for the lines of JSON
@@ -395,7 +395,7 @@ def _balance(
 def drift(ground: Ground) -> Contest:
     """The detectors on streams that drift, against a count of the same batches by label and prediction.
 
-    What they see and how soon is in `drift`, for looks at single rows, at 100 and at 1,000.
+    What they see and how soon is in `drift`, for looks at 10 rows, at 100 and at 1,000.
     """
     seen: list[dict[str, Any]] = []  # of the last run
 
