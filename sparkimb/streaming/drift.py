@@ -55,7 +55,7 @@ class DdmOci:
         oftener wrong.
     warnSigma, alarmSigma : float in (0, inf), default=2.0 and 3.0
         Standard deviations below the best at which it warns and alarms.  Looked at after every row, 3.0 makes about one
-        false alarm in a thousand rows of the class; larger steps make fewer.
+        false alarm in two thousand rows of the class, 4.0 next to none; larger steps make fewer.
     minRows : int in [1, inf), default=30
         Rows of the positive class since the start or the last alarm without which it is silent.
 
