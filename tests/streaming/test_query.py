@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CONNECT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -174,17 +173,7 @@ def test_a_lost_state_is_told_and_nothing_is_written(rows: DataFrame, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.skipif(CONNECT, reason="the function of a foreachBatch runs on the server there")
 def test_a_stream_is_balanced_as_its_batches_are(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
-    query_gives_what_a_runner_gives(spark, rows, tmp_path)
-
-
-@pytest.mark.skipif(not CONNECT, reason="the same on a classic session is the test above")
-def test_a_stream_is_balanced_on_connect(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
-    query_gives_what_a_runner_gives(spark, rows, tmp_path)
-
-
-def query_gives_what_a_runner_gives(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
     for number in range(BATCHES):
         batch(rows, number).coalesce(1).write.parquet(str(tmp_path / "in"), mode="append")
     stream = (
