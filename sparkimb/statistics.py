@@ -81,11 +81,12 @@ def draw_histograms(
 
     Strata are told apart by their values as strings.
     """
-    labels = dataset.groupBy(
-        column(labelCol).alias("label"),
-        *(column(name).cast("string").alias(f"stratum{i}") for i, name in enumerate(strataCols)),
-        bucket(draw).alias("bucket"),
+    strata = {f"stratum{i}": column(name).cast("string") for i, name in enumerate(strataCols)}
+    # A draw that is a column is hashed once; in the tree of comparisons that is its bucket, again and again.
+    drawn = dataset.select(
+        column(labelCol).alias("label"), *(s.alias(name) for name, s in strata.items()), draw.alias("draw")
     )
+    labels = drawn.groupBy("label", *strata, bucket(F.col("draw")).alias("bucket"))
     histograms: dict[Group, Histogram] = {}
     too_many = (
         f"labelCol '{labelCol}' with strataCols {list(strataCols)} has too many different values: its rows fill more "
