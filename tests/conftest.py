@@ -17,8 +17,8 @@ os.environ["PYSPARK_PYTHON"] = sys.executable
 # The Connect server binds an ephemeral port under this flag, and port 15002 on every interface without it.
 os.environ["SPARK_TESTING"] = "1"
 os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
-# For every JVM, those of tests' own processes too.  Queries are many and small, and cores few: the quick compiler alone
-# takes half the CPU seconds that both take.
+# For every JVM, those of tests' own processes too.  Queries are many and small, and cores few: with the quick compiler
+# alone 43 tests took 55 CPU seconds instead of 95.
 os.environ["JAVA_TOOL_OPTIONS"] = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 CONNECT = os.environ.get("SPARKIMB_SPARK", "classic") == "connect"

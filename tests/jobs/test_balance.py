@@ -233,11 +233,10 @@ SCRIPT = "<script>alert(1)</script>"
 LABELS = {  # an expression, its positive value, and the text of that
     "boolean": ("label = 1", True, "true"),
     "string": (f"IF(label = 1, '{SCRIPT}', '[/b]')", SCRIPT, SCRIPT),
-    "double": ("label + 0.5D", 1.5, "1.5"),
 }
 
 
-@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("kind", ["string", pytest.param("boolean", marks=pytest.mark.slow)])
 def test_labels_of_any_type(spark, blobs, tmp_path, kind):
     value, positive, text = LABELS[kind]
     source, out = str(tmp_path / "my rows"), tmp_path / "my out"
@@ -263,10 +262,11 @@ def test_labels_of_any_type(spark, blobs, tmp_path, kind):
     assert {row[0] for row in predicted.select("predictedLabel").distinct().collect()} <= set(results["split"]["train"])
 
 
-def test_three_classes_with_a_tiny_one(spark, tmp_path):
+def test_three_classes_with_a_tiny_one_and_numbers_as_labels(spark, tmp_path):
     source, out = str(tmp_path / "rows"), tmp_path / "out"
     rows = datasets.blobs(spark, rows=300, minority=[0.2, 0.2], partitions=2)
-    rows.where("label < 2").union(rows.where("label = 2").orderBy("id").limit(12)).write.parquet(source)
+    rows = rows.where("label < 2").union(rows.where("label = 2").orderBy("id").limit(12))
+    rows.withColumn("label", F.col("label") + 0.5).write.parquet(source)
     given = settings(
         source,
         out,
@@ -275,8 +275,10 @@ def test_three_classes_with_a_tiny_one(spark, tmp_path):
         learner={"class": "LogisticRegression", "params": {"maxIter": 3}},
     )
     results = run(spark, given)
-    assert [results["split"][part]["2"] for part in FRACTIONS] == [7, 3, 2]  # 12 rows at 0.6, 0.2 and 0.2
-    assert results["data"]["positive"] == "2"
+    assert [results["split"][part]["2.5"] for part in FRACTIONS] == [7, 3, 2]  # 12 rows at 0.6, 0.2 and 0.2
+    assert results["data"]["positive"] == "2.5"
+    predicted = PipelineModel.load(str(out / "model")).transform(spark.read.parquet(source))
+    assert {row[0] for row in predicted.select("predictedLabel").distinct().collect()} <= {"0.5", "1.5", "2.5"}
     assert len(set(results["treatments"][1]["rows"].values())) == 1
     confusion = results["treatments"][1]["confusion"]
     assert confusion["truePositive"] + confusion["falseNegative"] == 2
@@ -298,7 +300,7 @@ def test_a_column_may_say_the_split_and_there_need_be_no_learner(spark, blobs, t
 
 def test_tables_and_columns_of_every_kind(spark, blobs, tmp_path):
     view = spark.read.parquet(blobs).select(
-        F.col("label").alias("y"),
+        (F.col("label") == 1).alias("y"),
         F.col("f0").cast("decimal(12,4)").alias("price in €"),
         F.when(F.col("id") % 3 != 0, F.col("f1")).alias("sparse.number"),
         F.lit(1).alias("constant"),
@@ -315,7 +317,7 @@ def test_tables_and_columns_of_every_kind(spark, blobs, tmp_path):
         input={"format": "table", "table": "balance_input"},
         columns={
             "label": "y",
-            "positive": 1,
+            "positive": True,
             "numeric": ["price in €", "sparse.number", "constant"],
             "categorical": ["flag", "day", "maybe empty"],
         },
@@ -514,7 +516,7 @@ def test_a_column_that_is_empty_in_the_training_rows(spark, blobs, tmp_path):
 @pytest.mark.parametrize(
     "learner",
     [
-        {"class": "FMClassifier", "params": {"maxIter": 2}},
+        pytest.param({"class": "FMClassifier", "params": {"maxIter": 2}}, marks=pytest.mark.slow),
         {"class": "MultilayerPerceptronClassifier", "params": {"maxIter": 2, "layers": [2, 2]}},
     ],
     ids=lambda learner: learner["class"],
