@@ -130,8 +130,8 @@ class KafkaSink:
     -----
     Cost:   one job with one shuffle of the values, which are counted by a hash aggregate: a row's copy number cannot be
             known where the row stands.  For rows of 240 bytes the shuffle takes 4 microseconds of CPU a row, as much as
-            JSON and MD5.  A window over the hash takes the same and sorts; so does finding the rows that repeat in a
-            first pass over a batch that costs nothing to make, which Kafka's does.
+            JSON and MD5.  A window over the hash takes as much.  So does a first pass that finds the rows that repeat,
+            to shuffle only these, even over a batch that costs nothing to make; and it reads the source once more.
     JSON:   fields that are null are left out; times are in UTC to the microsecond; NaN is the string "NaN".
     Needs:  the jar spark-sql-kafka-0-10 in the session.
     """
