@@ -374,7 +374,7 @@ def check_same_rows(sampler: Sampler[Any], spark: SparkSession) -> None:
     """The rows do not depend on partitions, empty ones included, nor on adaptive execution or the order of columns."""
     dataset = example(spark)
     expected = _rows(sampler.fitResample(dataset))
-    for arranged in (dataset.coalesce(1), dataset.repartition(7), dataset.repartition(16, "label")):
+    for arranged in (dataset.coalesce(1), dataset.repartition(7), dataset.repartition(64, "label")):
         assert _rows(sampler.fitResample(arranged)) == expected
     reordered = sampler.fitResample(dataset.select(*reversed(dataset.columns))).select(*dataset.columns)
     assert _rows(reordered) == expected
