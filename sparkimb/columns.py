@@ -25,6 +25,8 @@ from pyspark.sql.types import (
     NumericType,
     ShortType,
     StringType,
+    TimestampNTZType,
+    TimestampType,
 )
 
 from sparkimb.errors import SparkimbError
@@ -71,6 +73,15 @@ def check_label_type(dataset: DataFrame, labelCol: str) -> None:
             f"labelCol '{labelCol}' is of type {found.simpleString()}. "
             "Labels are strings, booleans, integers or doubles: cast it."
         )
+
+
+def check_time_type(dataset: DataFrame, timeCol: str | None) -> None:
+    """Check that the time column, if there is one, is a timestamp."""
+    if timeCol is None:
+        return
+    found = dataset.schema[timeCol].dataType
+    if not isinstance(found, TimestampType | TimestampNTZType):
+        raise SparkimbError(f"timeCol '{timeCol}' is of type {found.simpleString()}. Cast it to a timestamp.")
 
 
 def temporary_name(dataset: DataFrame, stem: str) -> str:

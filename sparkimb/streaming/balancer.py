@@ -10,12 +10,13 @@ from typing import Any
 from pyspark.ml.functions import vector_to_array
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.types import FractionalType, TimestampNTZType, TimestampType
+from pyspark.sql.types import FractionalType
 
 from sparkimb.columns import (
     Features,
     case_of,
     check_label_type,
+    check_time_type,
     column,
     feature_array,
     require_columns,
@@ -243,12 +244,7 @@ class StreamingBalancer:
         )
         check_label_type(dataset, self.labelCol)
         self._features(dataset)
-        if self.timeCol is not None:
-            found = dataset.schema[self.timeCol].dataType
-            if not isinstance(found, TimestampType | TimestampNTZType):
-                raise SparkimbError(
-                    f"timeCol '{self.timeCol}' is of type {found.simpleString()}. Cast it to a timestamp."
-                )
+        check_time_type(dataset, self.timeCol)
         made = {"syntheticCol": self.syntheticCol, "weightCol": self.weightCol if self.method == "weigh" else None}
         for name, given in made.items():
             if given is not None and given in dataset.columns:

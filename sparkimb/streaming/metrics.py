@@ -19,11 +19,9 @@ from pyspark.sql.types import (
     FractionalType,
     IntegralType,
     StringType,
-    TimestampNTZType,
-    TimestampType,
 )
 
-from sparkimb.columns import check_label_type, column, require_columns
+from sparkimb.columns import check_label_type, check_time_type, column, require_columns
 from sparkimb.draws import row_key
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.confusion import check_alike
@@ -209,12 +207,7 @@ class StreamingMetrics:
         if self.scoreCol is not None:
             require_numeric(dataset, scoreCol=self.scoreCol)
             is_positive(dataset, self.labelCol, self.positiveLabel)
-        if self.timeCol is not None:
-            found = dataset.schema[self.timeCol].dataType
-            if not isinstance(found, TimestampType | TimestampNTZType):
-                raise SparkimbError(
-                    f"timeCol '{self.timeCol}' is of type {found.simpleString()}. Cast it to a timestamp."
-                )
+        check_time_type(dataset, self.timeCol)
 
     def empty(self) -> dict[str, Any]:
         """Return the state before any row."""

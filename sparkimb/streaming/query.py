@@ -15,6 +15,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from sparkimb.errors import SparkimbError
 from sparkimb.params import number
 from sparkimb.streaming.balancer import BalancerState, BatchCounts, StreamingBalancer
+from sparkimb.streaming.counts import DecayedCounts
 from sparkimb.streaming.drift import DriftMonitor, announce
 from sparkimb.streaming.metrics import StreamingMetrics
 from sparkimb.streaming.sinks import Sink
@@ -180,7 +181,7 @@ class BatchRunner:
         """Write, log and hand over the figures of a batch."""
         now = datetime.now(timezone.utc)
         newest = None if seen.newest is None else datetime.fromtimestamp(seen.newest / 1e6, timezone.utc)
-        shares = BalancerState.from_json(after["balancer"]).counts.shares
+        shares = DecayedCounts.from_json(after["balancer"]["counts"]).shares  # and not the reservoir, which is large
         figures: Status = {
             "batchId": batchId,
             "time": now.isoformat(),

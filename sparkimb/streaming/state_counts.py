@@ -21,11 +21,9 @@ from pyspark.sql.types import (
     LongType,
     StructField,
     StructType,
-    TimestampNTZType,
-    TimestampType,
 )
 
-from sparkimb.columns import check_label_type, column, require_columns
+from sparkimb.columns import check_label_type, check_time_type, column, require_columns
 from sparkimb.draws import row_key, uniform
 from sparkimb.errors import SparkimbError
 from sparkimb.params import column_name, column_names, integer, number
@@ -216,12 +214,7 @@ class StateCounts:
     def _check(self, dataset: DataFrame) -> None:
         require_columns(dataset, labelCol=self.labelCol, idCols=self.idCols, timeCol=self.timeCol)
         check_label_type(dataset, self.labelCol)
-        if self.timeCol is not None:
-            found = dataset.schema[self.timeCol].dataType
-            if not isinstance(found, TimestampType | TimestampNTZType):
-                raise SparkimbError(
-                    f"timeCol '{self.timeCol}' is of type {found.simpleString()}. Cast it to a timestamp."
-                )
+        check_time_type(dataset, self.timeCol)
         require_state_store(dataset.sparkSession)
 
 
