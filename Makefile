@@ -32,8 +32,8 @@ test-faults: env  ## kill streaming drivers at every point of a batch, and compa
 	.ci/with .venv python -m pytest -m faults tests/streaming
 
 lint: env  ## style, format and types
-	.ci/with .venv ruff check
-	.ci/with .venv ruff format --check
+	.ci/with .venv ruff check --no-cache
+	.ci/with .venv ruff format --check --no-cache
 	.ci/with .venv mypy
 
 test-oldest:  ## the contract on the oldest versions that pyproject.toml allows

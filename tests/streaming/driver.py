@@ -13,12 +13,12 @@ from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from sparkimb.streaming.drift import DriftMonitor
-from sparkimb.streaming.metrics import StreamingMetrics
-from sparkimb.streaming.sinks import ParquetSink
 
 from sparkimb.streaming.balancer import StreamingBalancer
+from sparkimb.streaming.drift import DriftMonitor
+from sparkimb.streaming.metrics import StreamingMetrics
 from sparkimb.streaming.query import start_balanced
+from sparkimb.streaming.sinks import ParquetSink
 from sparkimb.streaming.state import StateTable
 
 SCHEMA = "id bigint, event_time timestamp, label int, f0 double, f1 double, f2 double"
