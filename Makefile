@@ -52,8 +52,8 @@ lock: env  ## write .lock/*.txt anew from pyproject.toml and .lock/*.in (newest 
 clean:  ## remove the environments
 	rm -rf .venv .venv-oldest .venv-newest
 
-.venv/.ready: pyproject.toml .lock/build.txt .lock/dev.txt
+.venv/.ready: pyproject.toml .lock/build.txt .lock/torch.txt .lock/dev.txt
 	@.ci/setup-python .venv .lock/dev.txt
 
-.venv-%/.ready: pyproject.toml .lock/build.txt .lock/%.txt
+.venv-%/.ready: pyproject.toml .lock/build.txt .lock/torch.txt .lock/%.txt
 	@.ci/setup-python .venv-$* .lock/$*.txt

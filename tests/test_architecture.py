@@ -28,7 +28,8 @@ LAYERS: tuple[set[str], ...] = (
     {"base"},
     {"under_sampling", "over_sampling", "weights", "evaluation", "generative", "datasets"},
     {"combine", "pipeline", "adviser"},
-    {"ensemble", "streaming", "feed", "training", "report"},
+    {"ensemble", "streaming", "feed", "report"},
+    {"training"},  # takes its rows from the feed
     {"testing", "cli"},
 )
 LAYER = {part: i for i, layer in enumerate(LAYERS) for part in layer}
