@@ -308,7 +308,7 @@ class StreamJob:
 
     def results(self) -> dict[str, Any]:
         """Gather what the report shows, of the newest batches."""
-        batches, metrics, events = (self.newest(name) for name in SIDE_OUTPUTS)
+        sides = dict(zip(("batches", "metrics", "events"), map(self.newest, SIDE_OUTPUTS), strict=True))
         return {
             "name": self.config.name,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -320,18 +320,20 @@ class StreamJob:
                 "spark": self.spark.version,
                 "python": platform.python_version(),
             },
-            "batches": batches,
-            "metrics": metrics,
-            "events": events,
+            "method": self.config.balancer.method,
+            "cut": {name: MAX_REPORT_ROWS for name, rows in sides.items() if len(rows) > MAX_REPORT_ROWS},
+            **{name: rows[:MAX_REPORT_ROWS] for name, rows in sides.items()},
         }
 
     def newest(self, name: str) -> list[dict[str, Any]]:
-        """Return the newest rows of a side output."""
+        """Return the newest rows of a side output, and one more where there are more than the report looks at."""
         folder = f"{self.path}/{name}"
         if not self.storage.exists(folder):
             return []
         rows = self.spark.read.schema(SIDE_OUTPUTS[name]).json(folder)
-        return [row.asDict(recursive=True) for row in rows.orderBy(F.desc("batchId")).limit(MAX_REPORT_ROWS).collect()]
+        return [
+            row.asDict(recursive=True) for row in rows.orderBy(F.desc("batchId")).limit(MAX_REPORT_ROWS + 1).collect()
+        ]
 
 
 def status_line(figures: dict[str, Any]) -> str:

@@ -524,3 +524,19 @@ def test_matplotlib_settings_come_back_and_do_not_matter(stream: dict[str, Any],
         before = dict(matplotlib.rcParams)
         assert render_stream(stream) == html
         assert dict(matplotlib.rcParams) == before
+
+
+def test_weights_are_not_called_rates(stream: dict[str, Any], html: str) -> None:
+    weighed = render_stream({**stream, "method": "weigh"})
+    for text, other in (("Weight of each class", "Rate applied to each class"), ("Newest weight", "Newest rate")):
+        assert text in weighed
+        assert text not in html
+        assert other in html
+        assert other not in weighed
+
+
+def test_the_page_says_when_older_batches_are_left_out(stream: dict[str, Any], html: str) -> None:
+    cut = Page(render_stream({**stream, "cut": {"batches": 20_000, "events": 7}})).text
+    assert "the newest 20,000 batches only" in cut
+    assert "the newest 7 warnings and alarms only" in cut
+    assert "looks at the newest" not in Page(html).text

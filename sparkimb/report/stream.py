@@ -62,6 +62,10 @@ def render_stream(results: Mapping[str, Any]) -> str:
 
         "name", "created", "command", "config" : str
             What was run, when (ISO), by which command, with which YAML text.
+        "method" : str, optional
+            That of the balancer.  With "weigh" rates are weights, and the page calls them so.
+        "cut" : dict of str to int, optional
+            Rows given of "batches", "metrics" and "events", of those that older rows were left out of.
         "versions" : dict of str
             Version by tool.
         "batches" : list of dict
@@ -111,13 +115,16 @@ def render_stream(results: Mapping[str, Any]) -> str:
     signals = _signals(stream, axis)
     classes = both_ends(stream.classes, MAX_CLASSES)
     longest = max(len(stream.batches), len(stream.metrics))
+    weighed = results.get("method") == "weigh"
     page = template.render(
         r=results,
         stream=stream,
         summary=summarise_stream(stream),
         axis=axis,
         when=when,
-        panels=_panels(stream, axis),
+        panels=_panels(stream, axis, weighed),
+        weighed=weighed,
+        cut=results.get("cut", {}),
         legend_classes=_legend(series.shown_classes(stream), stream.classes),
         legend_reasons=_legend(series.shown_reasons(stream), list(stream.rejected)),
         classes=classes,
@@ -141,10 +148,18 @@ def _legend(shown: Sequence[str], names: Sequence[str]) -> list[str | None]:
     return [*shown, *([None] if len(names) > len(shown) else [])]
 
 
-def _panels(stream: Stream, axis: Axis) -> dict[str, Panel]:
+def _panels(stream: Stream, axis: Axis, weighed: bool) -> dict[str, Panel]:
     classes, reasons = series.shown_classes(stream), series.shown_reasons(stream)
     others = "; the others together" if len(classes) < len(stream.classes) else ""
     mean = "; of the others the mean" if others else ""
+    rates = (
+        ("Weight of each class", f"What a row of the class counts for in training{mean}.")
+        if weighed
+        else (
+            "Rate applied to each class",
+            f"Rows that go out for each row that comes in: below 1 rows are dropped, above 1 rows are added{mean}.",
+        )
+    )
     overall = [
         series.overall_line(stream, key, name)
         for key, name in (
@@ -167,9 +182,7 @@ def _panels(stream: Stream, axis: Axis) -> dict[str, Panel]:
          [series.overall_line(stream, "rows", "Rows scored")]),
         ("shares", "share", "Share of each class among the rows that came in",
          f"Decayed: old rows count less and less{others}.", series.share_lines(stream, classes)),
-        ("rates", "rate", "Rate applied to each class",
-         f"Rows that go out for each row that comes in: below 1 rows are dropped, above 1 rows are added{mean}.",
-         series.rate_lines(stream, classes)),
+        ("rates", "rate", *rates, series.rate_lines(stream, classes)),
         ("rowsIn", "rows", "Rows in, by class", f"Labelled rows of each batch{others}.",
          series.summed_lines(stream, "rowsIn", classes)),
         ("rowsOut", "rows", "Rows out, by class", f"Rows of each batch after balancing{others}.",
