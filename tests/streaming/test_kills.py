@@ -9,12 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 from conftest import CONNECT
 from driver import POINTS, SCHEMA
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from written import contents
 
 from sparkimb.datasets import drifting
 
@@ -51,22 +51,6 @@ def drive(root: Path, partitions: int, *fate: str, seconds: float | None = None)
             assert seconds is not None, f"a driver hangs; see {root}/log"
             os.killpg(driver.pid, signal.SIGKILL)
             return driver.wait()
-
-
-def contents(root: Path) -> dict[str, list[str]]:
-    """Return the sorted rows of each batch of each sink, and the states to the byte."""
-    found = {}
-    for part in ("out", "dead", "metrics", "events", "state"):
-        for folder in sorted((root / part).glob("*=*")):
-            lines: list[str] = []
-            for file in folder.glob("part-*"):
-                lines += (
-                    map(repr, pq.read_table(file).to_pylist())
-                    if part in ("out", "dead")
-                    else file.read_text().split("\n")
-                )
-            found[f"{part}/{folder.name}"] = sorted(lines)
-    return found
 
 
 @pytest.mark.faults

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from written import contents
 
 from sparkimb.datasets import drifting
 from sparkimb.errors import SparkimbError
@@ -59,23 +60,6 @@ def runner(path: Path, found: StreamingBalancer | None = None, **given: Any) -> 
         monitor=DriftMonitor(positiveLabel=1),
         **{**side, "deadLetters": ParquetSink(path=str(path / "dead")), **given},
     )
-
-
-def contents(path: Path) -> dict[str, list[str]]:
-    """Return the rows of every batch of the sinks, and the states; the times of the status apart."""
-    found = {}
-    for part in ("out", "dead", "metricsSink", "eventsSink", "state"):
-        for folder in sorted((path / part).glob("*=*")):
-            lines: list[str] = []
-            for file in folder.glob("part-*"):
-                if part in ("out", "dead"):
-                    import pyarrow.parquet as pq
-
-                    lines += map(repr, pq.read_table(file).to_pylist())
-                else:
-                    lines += file.read_text().splitlines()
-            found[f"{part}/{folder.name}"] = sorted(lines)
-    return found
 
 
 def test_a_batch_run_again_by_another_driver_leaves_the_same(rows: DataFrame, tmp_path: Path) -> None:
