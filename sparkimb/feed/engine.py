@@ -1,0 +1,204 @@
+"""What reads row groups for a loader, and what every such engine checks: files and rows are as the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow import fs
+
+from sparkimb.errors import SparkimbError
+from sparkimb.feed.manifest import Manifest
+
+# The longest wait for one row group, in seconds: a slow object store takes a few.
+TIMEOUT = 120.0
+
+# Rows by features, float32 in C order; or the rows' encoded bytes.
+Features: TypeAlias = NDArray[np.float32] | pa.BinaryArray
+
+
+class RowGroup(NamedTuple):
+    """A row group: its shard's place in the manifest, its own place in that file, and its rows."""
+
+    shard: int
+    group: int
+    rows: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """The rows of one row group, decoded, in the file's order.
+
+    Attributes
+    ----------
+    features : ndarray of float32 [rows, width] in C order, or pyarrow.BinaryArray [rows] for layout "bytes"
+    codes : ndarray of int32 or int64 [rows]
+        Class codes.
+    weights : ndarray of float32 [rows] or None
+        None where the manifest names no weight column.
+    """
+
+    features: Features
+    codes: NDArray[np.int32 | np.int64]
+    weights: NDArray[np.float32] | None
+
+
+class Engine(Protocol):
+    """Reads row groups.  Made as `Engine(path, manifest, filesystem=…, workers=…, timeout=…, check_finite=…)`.
+
+    One `read` runs at a time; a new one, or closing the iterator, ends the one before it and its threads' work.
+    """
+
+    def read(self, row_groups: Sequence[RowGroup]) -> Iterator[Block]:
+        """Yield each of the row groups once, in exactly this order.
+
+        Raises
+        ------
+        SparkimbError
+            For a file that is missing, damaged or other than the manifest says, and for rows that `check_block` refuses;
+            where no row group comes within the timeout.
+        """
+        ...
+
+    def close(self) -> None:
+        """End reading and join the threads.  Reading again afterwards is an error; closing again is not."""
+        ...
+
+
+def row_groups(manifest: Manifest) -> list[RowGroup]:
+    """Return the row groups of a training set, file by file; those without rows are left out."""
+    return [
+        RowGroup(i, j, rows)
+        for i, shard in enumerate(manifest.shards)
+        for j, rows in enumerate(shard.row_groups)
+        if rows
+    ]
+
+
+def columns(manifest: Manifest) -> list[str]:
+    """Return the columns to read."""
+    return [*manifest.features, manifest.label, *([manifest.weight] if manifest.weight else [])]
+
+
+def open_shard(where: fs.FileSystem, root: str, manifest: Manifest, shard: int) -> pq.ParquetFile:
+    """Open a shard and check its size, row groups and column types against the manifest.
+
+    Raises
+    ------
+    SparkimbError
+        If it is missing, is no Parquet file, or differs from what was written.
+    """
+    written = manifest.shards[shard]
+    path = f"{root}/{written.file}"
+    info = where.get_file_info(path)
+    if not info.is_file:
+        raise SparkimbError(f"'{path}' is in the manifest, but not there. Put it back, or materialize the data again.")
+    if info.size is not None and info.size != written.bytes:
+        raise _changed(path, f"is {info.size} bytes long, and {written.bytes} were written")
+    try:
+        file = pq.ParquetFile(where.open_input_file(path))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _changed(path, f"cannot be read as Parquet ({error})") from error
+    try:
+        footer = file.metadata
+        found = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
+        if found != written.row_groups:
+            raise _changed(
+                path, f"has row groups of {_short(found)} rows, and {_short(written.row_groups)} were written"
+            )
+        _check_schema(path, file.schema_arrow, manifest)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_block(block: Block, row_group: RowGroup, manifest: Manifest, *, check_finite: bool = True) -> None:
+    """Check a row group's rows, codes and weights, and that its features are numbers.
+
+    Raises
+    ------
+    SparkimbError
+        For another number of rows, codes that are no class's, NaN or infinite features (with check_finite), weights
+        that are negative, NaN or infinite.
+    """
+    file = manifest.shards[row_group.shard].file
+    where = f"Row group {row_group.group} of '{file}'"
+    lengths = {len(block.features), len(block.codes), *(() if block.weights is None else (len(block.weights),))}
+    if lengths != {row_group.rows}:
+        raise _changed(file, f"gave {_short(tuple(lengths))} rows in row group {row_group.group} of {row_group.rows}")
+    low, high = int(block.codes.min()), int(block.codes.max())
+    if low < 0 or high >= len(manifest.labels):
+        raise SparkimbError(
+            f"{where} has class codes from {low} to {high} in column '{manifest.label}', and the manifest has "
+            f"{len(manifest.labels)} classes. Materialize the data again."
+        )
+    if check_finite and isinstance(block.features, np.ndarray) and not _all_finite(block.features):
+        rows, places = np.nonzero(~np.isfinite(block.features))
+        name = manifest.features[places[0] if manifest.layout == "scalars" else 0]
+        raise SparkimbError(
+            f"{where} has {len(rows)} features that are NaN or infinite, the first in column '{name}' at its row "
+            f"{rows[0]}. Impute them before materializing, or pass check_finite=False."
+        )
+    if block.weights is not None and not (_all_finite(block.weights) and block.weights.min() >= 0):
+        raise SparkimbError(
+            f"{where} has weights in column '{manifest.weight}' that are negative, NaN or infinite. Weights must be 0 "
+            "or more."
+        )
+
+
+def _all_finite(values: NDArray[np.float32]) -> bool:
+    """Return whether all are numbers; the sum tells at half the cost, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
+
+
+def _check_schema(path: str, schema: pa.Schema, manifest: Manifest) -> None:
+    wrong = []
+    for name in columns(manifest):
+        place = schema.get_field_index(name)
+        found = schema.field(place).type if place >= 0 else None
+        if name == manifest.label:
+            right, wanted = found is not None and pa.types.is_integer(found), "integers"
+        elif name == manifest.weight or manifest.layout == "scalars":
+            right, wanted = found == pa.float32(), "float"
+        elif manifest.layout == "array":
+            right, wanted = found is not None and _is_list_of_floats(found), "list<float>"
+        else:
+            right, wanted = found in (pa.binary(), pa.large_binary()), "binary"
+        if not right:
+            wrong.append(f"'{name}' is {'missing' if found is None else found} instead of {wanted}")
+    if wrong:
+        raise _changed(path, f"has other columns than the manifest names: {', '.join(wrong)}")
+
+
+def _is_list_of_floats(found: pa.DataType) -> bool:
+    is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+    return is_list and found.value_type == pa.float32()
+
+
+def check_no_nulls(table: pa.Table, row_group: RowGroup, manifest: Manifest) -> None:
+    """Refuse nulls in the columns, and in the lists, of a row group as it was read."""
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        lists = pa.types.is_nested(column.type)
+        nulls = column.null_count + (pc.list_flatten(column).null_count if lists else 0)
+        if nulls:
+            raise SparkimbError(
+                f"Row group {row_group.group} of '{manifest.shards[row_group.shard].file}' has {nulls} nulls in column "
+                f"'{name}'. Impute them before materializing."
+            )
+
+
+def _changed(file: str, how: str) -> SparkimbError:
+    return SparkimbError(f"'{file}' {how}. It is not the file of the manifest: materialize the data again.")
+
+
+def _short(numbers: Sequence[int]) -> str:
+    text = ", ".join(str(n) for n in numbers[:5])
+    return f"{text}, … ({len(numbers)} in all)" if len(numbers) > 5 else text or "no"
