@@ -71,6 +71,9 @@ MAY_ACT = {
     "sparkimb.streaming.sinks": {"write", "toArrow"},  # what they are for; in memory a bounded number of rows
     "sparkimb.streaming.metrics": {"collect", "toArrow"},  # grouped counts; scores of a window of rows
     "sparkimb.streaming.state_counts": {"collect"},  # sums by class
+    "sparkimb.feed.source": {"toArrow"},  # rows, sums and faults by class and bucket of draws
+    "sparkimb.feed.dealing": {"toArrow"},  # the draws about the cuts between files, at most 4 million counts
+    "sparkimb.feed.parquet": {"write", "toArrow"},  # training sets; rows and sums by file and class; the manifest
     "sparkimb.testing": {"collect", "count", "persist", "write"},  # on a few hundred rows of its own
 }
 

@@ -192,7 +192,7 @@ def _feature_bytes(batch: pa.RecordBatch) -> int:
 
 
 def numbers_that_hash_apart(n: int) -> list[int]:
-    """Return n integers that Spark's `repartition(n, column)` sends to n different partitions.
+    """Return n integers, of which Spark's `repartition(n, column)` sends the i-th to partition i.
 
     It takes the remainder of MurmurHash3 (Appleby, 2011).  With the numbers 0 to n - 1 some tasks would get several
     units and others none.
@@ -204,7 +204,7 @@ def numbers_that_hash_apart(n: int) -> list[int]:
         for number, partition in zip(numbers.tolist(), (_murmur3(numbers) % n).tolist(), strict=True):
             found.setdefault(partition, number)
         start += 4 * n
-    return sorted(found.values())
+    return [found[partition] for partition in range(n)]
 
 
 def _murmur3(numbers: Any) -> Any:

@@ -38,9 +38,10 @@ def test_hash_is_spark_s(spark: SparkSession) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
 def test_each_unit_has_its_own_partition(spark: SparkSession, n: int) -> None:
-    df = spark.createDataFrame([(number,) for number in numbers_that_hash_apart(n)], "unit int").repartition(3)
-    found = [row[0] for row in df.repartition(n, "unit").select(F.spark_partition_id()).collect()]
-    assert sorted(found) == list(range(n))
+    numbers = numbers_that_hash_apart(n)
+    df = spark.createDataFrame([(number,) for number in numbers], "unit int").repartition(3)
+    found = df.repartition(n, "unit").select("unit", F.spark_partition_id()).collect()
+    assert dict(map(tuple, found)) == {number: partition for partition, number in enumerate(numbers)}
 
 
 def places() -> Any:
