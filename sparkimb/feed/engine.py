@@ -61,8 +61,8 @@ class Engine(Protocol):
         Raises
         ------
         SparkimbError
-            For a file that is missing, damaged or other than the manifest says, and for rows that `check_block` refuses;
-            where no row group comes within the timeout.
+            For a file that is missing, damaged or other than the manifest says, for rows that `check_block` refuses,
+            and where no row group comes within the timeout.
         """
         ...
 
@@ -86,8 +86,30 @@ def columns(manifest: Manifest) -> list[str]:
     return [*manifest.features, manifest.label, *([manifest.weight] if manifest.weight else [])]
 
 
+def check_files(where: fs.FileSystem, root: str, manifest: Manifest) -> None:
+    """Check by one listing that all files are there, and of the size that was written.
+
+    Raises
+    ------
+    SparkimbError
+        Naming the files that are not.
+    """
+    found = {info.path: info.size for info in where.get_file_info(fs.FileSelector(root, recursive=True))}
+    wrong = [
+        f"'{path}' is {'missing' if path not in found else f'{found[path]} bytes long instead of {shard.bytes}'}"
+        for shard in manifest.shards
+        if found.get(path := f"{root}/{shard.file}") != shard.bytes
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise SparkimbError(
+            f"Files are not as they were written: {', '.join(wrong[:5])}{more}. Put them back, or materialize the data "
+            "again."
+        )
+
+
 def open_shard(where: fs.FileSystem, root: str, manifest: Manifest, shard: int) -> pq.ParquetFile:
-    """Open a shard and check its size, row groups and column types against the manifest.
+    """Open a shard and check its row groups and column types against the manifest.
 
     Raises
     ------
@@ -96,11 +118,6 @@ def open_shard(where: fs.FileSystem, root: str, manifest: Manifest, shard: int) 
     """
     written = manifest.shards[shard]
     path = f"{root}/{written.file}"
-    info = where.get_file_info(path)
-    if not info.is_file:
-        raise SparkimbError(f"'{path}' is in the manifest, but not there. Put it back, or materialize the data again.")
-    if info.size is not None and info.size != written.bytes:
-        raise _changed(path, f"is {info.size} bytes long, and {written.bytes} were written")
     try:
         file = pq.ParquetFile(where.open_input_file(path))
     except (pa.ArrowInvalid, OSError) as error:
@@ -179,7 +196,7 @@ def _check_schema(path: str, schema: pa.Schema, manifest: Manifest) -> None:
 
 
 def _is_list_of_floats(found: pa.DataType) -> bool:
-    is_list = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
+    is_list: bool = pa.types.is_list(found) or pa.types.is_large_list(found) or pa.types.is_fixed_size_list(found)
     return is_list and found.value_type == pa.float32()
 
 
