@@ -17,6 +17,9 @@ from sparkimb.errors import SparkimbError
 
 VERSION = "0.12.1"
 
+# Seconds between a waiting thread's looks at whether it is to end.  petastorm's 0.001 take 2 % of a core for a thread.
+IDLE_S = 0.02
+
 _lock = Lock()
 _installed = False
 
@@ -112,6 +115,7 @@ def _lay_over() -> None:
         "fs_utils": {"pyarrow": _Overlay(pa, localfs=fs.LocalFileSystem())},
         "unischema": {"np": numbers},
         "weighted_sampling_reader": {"np": numbers},
+        "workers_pool.thread_pool": {"IO_TIMEOUT_INTERVAL_S": IDLE_S},
     }
     for module, laid in names.items():
         vars(import_module(f"petastorm.{module}")).update(laid)

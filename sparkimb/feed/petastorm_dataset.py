@@ -168,7 +168,12 @@ class ParquetDatasetPiece:
                     f"'{self.path}' has no column {', '.join(missing)}, which other files of the data have. Its "
                     f"columns are: {', '.join(parquet.schema_arrow.names)}. Write it again with the others' columns."
                 )
-            table = parquet.read_row_group(self.row_group, columns=in_file, use_threads=False)
+            try:
+                table = parquet.read_row_group(self.row_group, columns=in_file, use_threads=False)
+            except (pa.ArrowException, OSError) as error:
+                raise SparkimbError(
+                    f"Row group {self.row_group} of '{self.path}' cannot be read: {error}. Put the file back as it was."
+                ) from error
         for name, value in partitions.items():
             if name not in in_file:
                 values = pa.repeat(pa.scalar(value, pa.int64() if isinstance(value, int) else pa.string()), len(table))

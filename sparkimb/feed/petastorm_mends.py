@@ -21,8 +21,10 @@ from petastorm.workers_pool.thread_pool import ThreadPool
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.petastorm_dataset import ParquetDatasetPiece
 
-# Between looks at whether an epoch has ended.
+# Seconds between looks at whether an epoch has ended.
 POLL_S = 0.1
+# Seconds to wait for a thread to end.  One that is stuck in a read is left behind: it is a daemon.
+JOIN_S = 10.0
 
 
 class MendedThreadPool(ThreadPool):  # type: ignore[misc]
@@ -36,7 +38,7 @@ class MendedThreadPool(ThreadPool):  # type: ignore[misc]
     Attributes
     ----------
     timeout_s : float
-        The longest wait for a row group, and for a thread to end.
+        The longest wait for a row group.
     """
 
     timeout_s = 600.0
@@ -72,8 +74,8 @@ class MendedThreadPool(ThreadPool):  # type: ignore[misc]
                 self._ventilator.processed_item()
 
     def join(self) -> None:
-        """Wait for the threads, but not for ever for one that is stuck in a read: they are daemons."""
-        deadline = monotonic() + self.timeout_s
+        """Wait for the threads to end, but not for ever."""
+        deadline = monotonic() + JOIN_S
         for worker in self._workers:
             worker.join(max(deadline - monotonic(), 0))
 
@@ -116,7 +118,14 @@ class MendedWorker(ArrowReaderWorker):  # type: ignore[misc]
     petastorm's read the columns of a predicate and the others apart, shuffled each in its own order, and took both
     through pandas, where integers became floats.  With shuffle_row_drop_partitions it shuffled before it divided the
     rows, anew for each part, so that parts had rows in common and lacked others.
+
+    Attributes
+    ----------
+    finish : callable
+        What is made of a row group, of its piece and its table, to be published; nothing is where it is None.
     """
+
+    finish = staticmethod(lambda piece, table: table if len(table) else None)
 
     @staticmethod
     def new_results_queue_reader() -> MendedResults:
@@ -124,7 +133,7 @@ class MendedWorker(ArrowReaderWorker):  # type: ignore[misc]
         return MendedResults()
 
     def process(self, piece_index: int, worker_predicate: Any, shuffle_row_drop_partition: tuple[int, int]) -> None:
-        """Publish the index of a row group and its rows, unless it has none."""
+        """Publish the index of a row group, and what is made of it."""
         piece = self._split_pieces[piece_index]
         columns = {field.name for field in self._schema.fields.values()}
 
@@ -142,8 +151,8 @@ class MendedWorker(ArrowReaderWorker):  # type: ignore[misc]
         else:
             # The columns too: another reader of the same cache may want others.
             table = self._local_cache.get(f"{piece.path}:{piece.row_group}:{','.join(sorted(columns))}", rows)
-        if len(table):
-            self.publish_func((piece_index, table))
+        if (finished := self.finish(piece, table)) is not None:
+            self.publish_func((piece_index, finished))
 
     def _read(
         self, piece: ParquetDatasetPiece, columns: Collection[str], predicate: Any, drop_partition: tuple[int, int]
@@ -178,18 +187,12 @@ def _included(predicate: Any, table: pa.Table) -> NDArray[np.bool_]:
 
 
 class MendedResults(ArrowReaderWorkerResultsQueueReader):  # type: ignore[misc]
-    """Published tables as named tuples of NumPy arrays; lists of one length become a matrix at once, not row by row.
-
-    Attributes
-    ----------
-    piece_index : int
-        The row group of the last result.
-    """
+    """Published tables as named tuples of NumPy arrays; lists of one length become a matrix at once, not row by row."""
 
     def read_next(self, workers_pool: Any, schema: Any, ngram: Any) -> Any:
         """Return the next row group."""
         try:
-            self.piece_index, table = workers_pool.get_results()
+            _, table = workers_pool.get_results()
         except EmptyResultError:
             raise StopIteration from None
         arrays = {name: _to_numpy(name, table.column(name)) for name in table.column_names}
@@ -202,7 +205,12 @@ class MendedResults(ArrowReaderWorkerResultsQueueReader):  # type: ignore[misc]
 def _to_numpy(name: str, column: pa.ChunkedArray) -> NDArray[Any]:
     if pa.types.is_list(column.type):
         return _to_matrix(name, column.combine_chunks())
-    values: NDArray[Any] = (column.chunk(0) if column.num_chunks == 1 else column).to_pandas().to_numpy()
+    values: NDArray[Any]
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        # The same as by pandas, which takes 5 % of the time that the read of a table of numbers takes.
+        values = column.to_numpy()
+    else:
+        values = column.to_pandas().to_numpy()
     return values.astype(np.str_) if pa.types.is_string(column.type) else values
 
 

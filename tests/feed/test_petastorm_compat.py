@@ -39,6 +39,8 @@ from petastorm.workers_pool.dummy_pool import DummyPool  # noqa: E402
 from petastorm.workers_pool.thread_pool import ThreadPool  # noqa: E402
 from petastorm.workers_pool.ventilator import ConcurrentVentilator  # noqa: E402
 
+from sparkimb.feed import petastorm_mends  # noqa: E402
+
 GROUPS, ROWS_PER_GROUP = 8, 25
 ROWS = GROUPS * ROWS_PER_GROUP
 IDS = np.arange(ROWS) + 2**60  # a float64 cannot tell them apart
@@ -342,9 +344,9 @@ def test_no_files(tmp_path: Path) -> None:
 @POOLS
 def test_a_truncated_row_group_is_an_error_and_no_wait(tmp_path: Path, path: Path, pool: str, capsys: Any) -> None:
     content = bytearray((path / "0.parquet").read_bytes())
-    content[4:2000] = b"\xff" * 1996
+    content[4:200] = b"\xff" * 196
     (tmp_path / "a.parquet").write_bytes(content)
-    with pytest.raises(OSError, match=r"(?i)couldn't|snappy|thrift|page"):
+    with pytest.raises(SparkimbError, match=r"Row group 0 of '.*a\.parquet' cannot be read"):
         read(url(tmp_path), reader_pool_type=pool)
 
 
@@ -423,6 +425,7 @@ def test_an_epoch_ends_though_the_ventilator_says_so_late(path: Path, monkeypatc
 def test_a_read_that_is_stuck_is_not_waited_for_for_ever(path: Path, monkeypatch: Any) -> None:
     released = threading.Event()
     monkeypatch.setattr(petastorm.reader.ThreadPool, "timeout_s", 0.2)
+    monkeypatch.setattr(petastorm_mends, "JOIN_S", 0.2)
     monkeypatch.setattr(petastorm.reader.ArrowReaderWorker, "process", lambda *args, **kwargs: released.wait(10))
     try:
         with pytest.raises(RuntimeError, match=r"no row group was read in 0\.2 seconds"):
