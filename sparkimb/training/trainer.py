@@ -91,6 +91,7 @@ def fit(
         Stepped with the optimizer, at every batch.
     validation : iterable of Batch, optional
         Looked at after each epoch, by rank 0: all rows of one pass, with the natural classes (never resampled ones).
+        A loader of the feed is made for it with rank=0 and world_size=1.
         Fitted.model is that of the epoch with the highest average precision.
     patience : int in [1, inf), optional
         End after so many epochs without a higher average precision.
