@@ -3,7 +3,10 @@
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
 STREAMS = $(addprefix tests/streaming/,test_one_object.py test_query.py test_state_counts.py)
-BESIDE = tests/over_sampling tests/evaluation tests/streaming
+# Parts of the suite that take as long as the rest of it, and as long as Connect's contract with what runs after it.
+JOBS = tests/jobs tests/feed tests/training $(wildcard tests/test_adviser.py tests/test_cli.py tests/test_docs.py tests/test_report*.py)
+BESIDE = tests/evaluation tests/streaming
+REST = $(JOBS) $(BESIDE)
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
@@ -22,11 +25,10 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	CONNECT_TESTS="$(CONTRACT)" BESIDE_TESTS="$(BESIDE)" \
-	CLASSIC_TESTS="$(BESIDE:%=--ignore=%)" .ci/with .venv .ci/test
+	.ci/with .venv .ci/test "classic $(REST:%=--ignore=%)" "classic $(JOBS)" "connect $(CONTRACT); classic $(BESIDE)"
 
 test-contract: env  ## what takes long: the rest of the contract, and on Spark Connect evaluation and streams
-	CONNECT_TESTS="-m slow $(CONTRACT) tests/evaluation $(STREAMS)" CLASSIC_TESTS="-m slow" .ci/with .venv .ci/test
+	.ci/with .venv .ci/test "classic -m slow" "connect -m slow $(CONTRACT) tests/evaluation $(STREAMS)"
 
 test-faults: env  ## kill streaming drivers at every point of a batch, and compare what they leave (10 minutes)
 	.ci/with .venv python -m pytest -m faults tests/streaming
@@ -41,7 +43,7 @@ test-newest:  ## the contract on the newest Spark
 test-oldest: export PYTEST_ADDOPTS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
 test-oldest test-newest: test-%: .venv-%/.ready
 	@.ci/setup-java .venv-$*
-	CONNECT_TESTS="$(CONTRACT)" CLASSIC_TESTS="$(CONTRACT) tests/evaluation" .ci/with .venv-$* .ci/test
+	.ci/with .venv-$* .ci/test "classic $(CONTRACT) tests/evaluation" "connect $(CONTRACT)"
 
 benchmark: env  ## measure what CONFIG=file.yaml asks for
 	.ci/with .venv python jobs/benchmark.py --config $(CONFIG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +40,14 @@ SESSION_CONF = {
     "spark.sql.adaptive.enabled": "false",  # re-planning costs more than these queries; tests that need it set it
     "spark.sql.session.timeZone": "UTC",
 }
+if not CONNECT:
+    # Compiling a query takes longer than running it on a few hundred rows.  On Connect queries are compiled, so that
+    # the contract is kept either way.  In a file, so that tests' own processes read it too.
+    os.environ["SPARK_CONF_DIR"] = tempfile.mkdtemp(prefix="sparkimb-conf-")
+    atexit.register(shutil.rmtree, os.environ["SPARK_CONF_DIR"], ignore_errors=True)
+    Path(os.environ["SPARK_CONF_DIR"], "spark-defaults.conf").write_text(
+        "spark.sql.codegen.wholeStage false\nspark.sql.codegen.factoryMode NO_CODEGEN\n"
+    )
 os.environ["PYSPARK_SUBMIT_ARGS"] = " ".join([*(f"--conf '{k}={v}'" for k, v in STATIC_CONF.items()), "pyspark-shell"])
 
 

@@ -96,6 +96,22 @@ runpy.run_path({JOB!r}, run_name="__main__")
 """
 
 
+def check_run(folder: Path) -> None:
+    """Run the command where no whole result is, and check that it says what it does."""
+    done = call(folder, str(BIN / "sparkimb"), "balance", "--config", "config.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (folder / "results").iterdir()} == {"under sampled"}
+    for title in ("Start Spark", "Profile the classes", "Treat and measure: under", "Write figures and report"):
+        assert f"✓ {title}" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_balances(tmp_path):
+    write(tmp_path, CONFIG)
+    check_run(tmp_path)
+
+
+@pytest.mark.slow
 def test_killed_under_spark_submit_then_run_by_the_command(tmp_path):
     write(tmp_path, CONFIG)
     (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
@@ -104,12 +120,7 @@ def test_killed_under_spark_submit_then_run_by_the_command(tmp_path):
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"under sampled.incomplete"}
     submitted = figures(tmp_path / "results" / "under sampled.incomplete")
 
-    done = call(tmp_path, str(BIN / "sparkimb"), "balance", "--config", "config.yaml")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"under sampled"}
-    for title in ("Start Spark", "Profile the classes", "Treat and measure: under", "Write figures and report"):
-        assert f"✓ {title}" in done.stdout
-    assert "Traceback" not in done.stderr
+    check_run(tmp_path)
     assert figures(tmp_path / "results" / "under sampled") == submitted
 
     done = call(tmp_path, str(BIN / "spark-submit"), JOB, "--config", "config.yaml")
