@@ -19,8 +19,9 @@ from sparkimb.feed.manifest import Manifest
 # The longest wait for one row group, in seconds: a slow object store takes a few.
 TIMEOUT = 120.0
 
-# Rows by features, float32 in C order; or the rows' encoded bytes.
-Features: TypeAlias = NDArray[np.float32] | pa.BinaryArray
+# All float32: a matrix in C order, or for layout "scalars" its columns, which the loader makes one matrix of; or the
+# rows' encoded bytes.
+Features: TypeAlias = NDArray[np.float32] | tuple[NDArray[np.float32], ...] | pa.BinaryArray
 
 
 class RowGroup(NamedTuple):
@@ -37,7 +38,7 @@ class Block:
 
     Attributes
     ----------
-    features : ndarray of float32 [rows, width] in C order, or pyarrow.BinaryArray [rows] for layout "bytes"
+    features : ndarray of float32 [rows, width], or a tuple of [rows] for each of width, or pyarrow.BinaryArray [rows]
     codes : ndarray of int32 or int64 [rows]
         Class codes.
     weights : ndarray of float32 [rows] or None
@@ -47,6 +48,10 @@ class Block:
     features: Features
     codes: NDArray[np.int32 | np.int64]
     weights: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        """Return the rows."""
+        return len(self.codes)
 
 
 class Engine(Protocol):
@@ -147,22 +152,23 @@ def check_block(block: Block, row_group: RowGroup, manifest: Manifest, *, check_
     """
     file = manifest.shards[row_group.shard].file
     where = f"Row group {row_group.group} of '{file}'"
-    lengths = {len(block.features), len(block.codes), *(() if block.weights is None else (len(block.weights),))}
-    if lengths != {row_group.rows}:
-        raise _changed(file, f"gave {_short(tuple(lengths))} rows in row group {row_group.group} of {row_group.rows}")
+    features = block.features if isinstance(block.features, tuple) else (block.features,)
+    for column in (*features, block.codes, *(() if block.weights is None else (block.weights,))):
+        if len(column) != row_group.rows:
+            raise _changed(file, f"gave {len(column)} rows in row group {row_group.group} of {row_group.rows}")
     low, high = int(block.codes.min()), int(block.codes.max())
     if low < 0 or high >= len(manifest.labels):
         raise SparkimbError(
             f"{where} has class codes from {low} to {high} in column '{manifest.label}', and the manifest has "
             f"{len(manifest.labels)} classes. Materialize the data again."
         )
-    if check_finite and isinstance(block.features, np.ndarray) and not _all_finite(block.features):
-        rows, places = np.nonzero(~np.isfinite(block.features))
-        name = manifest.features[places[0] if manifest.layout == "scalars" else 0]
-        raise SparkimbError(
-            f"{where} has {len(rows)} features that are NaN or infinite, the first in column '{name}' at its row "
-            f"{rows[0]}. Impute them before materializing, or pass check_finite=False."
-        )
+    for name, column in zip(manifest.features, features, strict=False) if check_finite else ():
+        if isinstance(column, np.ndarray) and not _all_finite(column):
+            rows = np.argwhere(~np.isfinite(column))[:, 0]
+            raise SparkimbError(
+                f"{where} has {len(rows)} features that are NaN or infinite in column '{name}', the first at its row "
+                f"{rows[0]}. Impute them before materializing, or pass check_finite=False."
+            )
     if block.weights is not None and not (_all_finite(block.weights) and block.weights.min() >= 0):
         raise SparkimbError(
             f"{where} has weights in column '{manifest.weight}' that are negative, NaN or infinite. Weights must be 0 "

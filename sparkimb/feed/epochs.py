@@ -77,7 +77,7 @@ def rank_pieces(
 def windows(pieces: Sequence[Piece], rows: int) -> list[Window]:
     """Divide a rank's pieces into windows of about as many rows, cut between pieces; each piece is one where rows is 0.
 
-    Windows are of at most 1.5 · rows and a row group, and none is less than a quarter of rows, unless all are.
+    Windows are of at most 2 · rows and a row group, and none is less than a quarter of rows, unless all are.
     """
     ends = np.cumsum([piece.stop - piece.start for piece in pieces])
     cuts = _even_cuts(ends, rows) if rows else range(1, len(pieces))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from hashlib import blake2b
-from threading import Event
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 from weakref import ref
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.blocks import cut, gather, join, take
 from sparkimb.feed.engine import TIMEOUT, Block, Engine, row_groups
-from sparkimb.feed.epochs import Window, rank_pieces, rows_per_rank, windows
+from sparkimb.feed.epochs import rank_pieces, rows_per_rank, windows
 from sparkimb.feed.manifest import Manifest
 from sparkimb.feed.mixes import Balance, class_shares
 from sparkimb.feed.orders import Mixed, Natural, Order, Steps, Weighted
-from sparkimb.feed.pool import rank_pool, rare_classes, read_pool
+from sparkimb.feed.pool import Pool, rank_pool, rare_classes, read_pool
 from sparkimb.feed.read_ahead import read_ahead
-from sparkimb.feed.tally import Tally
+from sparkimb.feed.windows import WindowReader
 
 try:
     import torch
@@ -50,19 +48,6 @@ class Batch(NamedTuple):
     features: Tensor
     labels: Tensor
     weights: Tensor | None
-
-
-class _Drawn(NamedTuple):
-    """Rows [first, last) of those drawn in the epoch: rows of a block by index, or all of them where it is None."""
-
-    first: int
-    last: int
-    block: Block
-    order: NDArray[np.int64] | None
-
-    def rows(self, start: int, stop: int) -> Block:
-        start, stop = start - self.first, stop - self.first
-        return cut(self.block, start, stop) if self.order is None else take(self.block, self.order[start:stop])
 
 
 class Loader(IterableDataset[Batch]):
@@ -119,9 +104,9 @@ class Loader(IterableDataset[Batch]):
               each epoch, so that each row is drawn equally often over the epoch.  It is read once, by one more pass at
               the first iteration.
     Weighted: a window's rows are drawn as by torch's WeightedRandomSampler, as many of each window as it has.
-    Memory:   two windows, one in use and one being read; a window has at most 1.5 · shuffle_rows rows and a row group.
-              Besides, `workers` + 1 row groups, and the pool: fewer than 32 rows of each rare class for every window
-              that the training set is divided into.
+    Memory:   two windows, one in use and one being read, of about shuffle_rows rows: twice that and a row group at
+              most.  Besides, `workers` + 1 row groups, and the pool: fewer than 32 rows of each rare class for every
+              window that the training set makes.
     Cost:     one read, one copy and one gather for each row, whatever the window.
     Checked:  each shard's rows of each class, where its row groups were all read by this rank in this iteration.
 
@@ -176,7 +161,9 @@ class Loader(IterableDataset[Batch]):
         if self._shares is not None:
             expected = min(self._window_rows, self._rows)
             self._rare = rare_classes(manifest, self._shares, window_rows=expected, world_size=self.world_size)
-        self._pool: dict[int, Block] | None = None
+        self._pool: Pool | None = None
+        capacity = min(self._rows, 2 * self._window_rows + max(group.rows for group in self._row_groups))
+        self._reader = WindowReader(engine=engine, manifest=manifest, capacity=capacity, timeout=timeout)
         self._epoch = 0
         self._step = 0  # the next batch, as state_dict has it
         self._first = 0  # where the next iteration begins
@@ -297,7 +284,17 @@ class Loader(IterableDataset[Batch]):
         )
 
     def _run(self, steps: Steps, step: int) -> Generator[Batch, None, None]:
-        with closing(self._read(steps, step)) as blocks:
+        pieces = rank_pieces(
+            self._row_groups, seed=self._seed, epoch=steps.epoch, rank=self.rank, world_size=self.world_size
+        )
+        rows = self._reader.batches(
+            windows(pieces, self._window_rows),
+            self._order(steps),
+            first=step * self._batch_size,
+            last=steps.drawn,
+            batch_size=self._batch_size,
+        )
+        with closing(rows) as blocks:
             batches = (self._batch(block) for block in blocks)
             if self._decode is not None:
                 batches = read_ahead(
@@ -305,58 +302,13 @@ class Loader(IterableDataset[Batch]):
                     blocks,
                     workers=self._workers,
                     timeout=self._timeout,
-                    describe=lambda block: f"Decoding a batch of {len(block.codes)} rows",
+                    describe=lambda block: f"Decoding a batch of {len(block)} rows",
                 )
             with closing(batches):
                 for batch in batches:
                     step += 1
                     self._epoch, self._step = (steps.epoch, step) if step < steps.number else (steps.epoch + 1, 0)
                     yield batch
-
-    def _read(self, steps: Steps, step: int) -> Generator[Block, None, None]:
-        """Yield the rows of each batch from a step on."""
-        order = self._order(steps)
-        first = step * self._batch_size
-        todo = []
-        for window in self._windows(steps.epoch):
-            begin, end = order.span(window)
-            if begin < end and end > first:
-                todo.append(window)
-            else:
-                order.skip(window)
-        row_groups = iter(self._engine.read([piece.row_group for window in todo for piece in window.pieces]))
-        tally = Tally(self._manifest)
-        left = Event()
-
-        def pieces(window: Window) -> Iterator[Block]:
-            for piece in window.pieces:
-                if left.is_set() or (block := next(row_groups, None)) is None:
-                    raise SparkimbError(f"Reading ended before row group {piece.row_group}.")
-                tally.add(piece.row_group, block)
-                yield block if len(block.codes) == piece.stop - piece.start else cut(block, piece.start, piece.stop)
-
-        def load(window: Window) -> _Drawn:
-            blocks = pieces(window)
-            block = next(blocks) if len(window.pieces) == 1 else gather(blocks, window.stop - window.start)
-            return _Drawn(*order.span(window), *order.draw(window, block))
-
-        loaded = read_ahead(
-            load,
-            todo,
-            workers=1,
-            # The engine's own error comes first: it knows the file.
-            timeout=self._timeout * (1 + max(len(window.pieces) for window in todo)),
-            describe=lambda window: f"Reading {len(window.pieces)} row groups",
-        )
-        with closing(loaded):
-            try:
-                yield from _batches(loaded, first, steps.drawn, self._batch_size)
-            finally:
-                left.set()
-
-    def _windows(self, epoch: int) -> list[Window]:
-        pieces = rank_pieces(self._row_groups, seed=self._seed, epoch=epoch, rank=self.rank, world_size=self.world_size)
-        return windows(pieces, self._window_rows)
 
     def _order(self, steps: Steps) -> Order:
         if self._balance == "weight":
@@ -366,34 +318,18 @@ class Loader(IterableDataset[Batch]):
             return Natural(steps=steps, shuffled=self._shuffle_rows > 0)
         if self._rare and self._pool is None:
             self._pool = read_pool(self._engine, self._manifest, self._rare)
-        pool = rank_pool(
-            self._pool or {}, seed=self._seed, epoch=steps.epoch, rank=self.rank, world_size=self.world_size
+        pool = self._pool and rank_pool(
+            self._pool, seed=self._seed, epoch=steps.epoch, rank=self.rank, world_size=self.world_size
         )
         return Mixed(steps=steps, shares=self._shares, labels=self._manifest.labels, pool=pool)
 
     def _batch(self, block: Block) -> Batch:
-        if isinstance(block.features, np.ndarray):
-            # What Arrow owns is not writable, and a tensor must be.
-            features = torch.from_numpy(np.require(block.features, requirements="W"))
+        if self._decode is None:
+            features = torch.from_numpy(block.features)
         else:
-            assert self._decode is not None
-            features = torch.stack([self._decode(row) for row in block.features.to_pylist()])
+            features = torch.stack([self._decode(row) for row in cast(pa.BinaryArray, block.features).to_pylist()])
         weights = torch.from_numpy(np.array(block.weights)) if self._return_weights else None
         return Batch(features, torch.from_numpy(block.codes.astype(np.int64)), weights)
-
-
-def _batches(windows: Iterable[_Drawn], first: int, last: int, size: int) -> Generator[Block, None, None]:
-    """Yield the rows of batches of one size, of which those between two windows have some of both."""
-    parts: list[Block] = []
-    at, end = first, min(first + size, last)
-    for window in windows:
-        while at < window.last:
-            to = min(end, window.last)
-            parts.append(window.rows(at, to))
-            at = to
-            if at == end:
-                yield join(parts)
-                parts, end = [], min(end + size, last)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

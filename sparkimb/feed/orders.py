@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.blocks import join, take
 from sparkimb.feed.engine import Block
 from sparkimb.feed.epochs import Window, generator
 from sparkimb.feed.manifest import Label
 from sparkimb.feed.mixes import EvenDraws, batch_counts
+from sparkimb.feed.pool import Pool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,11 @@ class Steps:
 class Order(Protocol):
     """Orders the windows of an epoch, one after the other."""
 
+    @property
+    def pool(self) -> Pool | None:
+        """Return other rows that are drawn too."""
+        ...
+
     def span(self, window: Window) -> tuple[int, int]:
         """Return which of the rows drawn in the epoch are drawn from a window: [first, last)."""
         ...
@@ -59,8 +64,8 @@ class Order(Protocol):
         """Pass over a window whose rows were drawn before."""
         ...
 
-    def draw(self, window: Window, block: Block) -> tuple[Block, NDArray[np.int64] | None]:
-        """Return a window's rows, and others drawn with them, and the index of each row drawn; None for all in turn."""
+    def draw(self, window: Window, block: Block) -> NDArray[np.int64]:
+        """Return the row of the window that each row drawn is."""
         ...
 
 
@@ -70,6 +75,7 @@ class Natural:
 
     steps: Steps
     shuffled: bool
+    pool: None = None
 
     def span(self, window: Window) -> tuple[int, int]:
         """Return the window's own rows."""
@@ -78,9 +84,9 @@ class Natural:
     def skip(self, window: Window) -> None:
         """Pass over a window."""
 
-    def draw(self, window: Window, block: Block) -> tuple[Block, NDArray[np.int64] | None]:
-        """Return the rows and a permutation of them."""
-        return block, self.steps.generator(window).permutation(len(block.codes)) if self.shuffled else None
+    def draw(self, window: Window, block: Block) -> NDArray[np.int64]:
+        """Return a permutation of the rows."""
+        return self.steps.generator(window).permutation(len(block)) if self.shuffled else np.arange(len(block))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +95,7 @@ class Weighted:
 
     steps: Steps
     column: str
+    pool: None = None
 
     def span(self, window: Window) -> tuple[int, int]:
         """Return the rows of whole batches."""
@@ -98,8 +105,8 @@ class Weighted:
     def skip(self, window: Window) -> None:
         """Pass over a window."""
 
-    def draw(self, window: Window, block: Block) -> tuple[Block, NDArray[np.int64] | None]:
-        """Return the rows and independent draws of them."""
+    def draw(self, window: Window, block: Block) -> NDArray[np.int64]:
+        """Return independent draws of the rows."""
         assert block.weights is not None
         first, last = self.span(window)
         ends = np.cumsum(block.weights, dtype=float)
@@ -110,7 +117,9 @@ class Weighted:
             )
         points = self.steps.generator(window).random(last - first) * ends[-1]
         # Rounded up to the end, a point would be of no row, or of a last one of weight 0.
-        return block, np.minimum(np.searchsorted(ends, points, side="right"), np.flatnonzero(block.weights)[-1])
+        last_row = np.flatnonzero(block.weights)[-1]
+        drawn: NDArray[np.int64] = np.minimum(ends.searchsorted(points, side="right"), last_row)
+        return drawn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +129,20 @@ class Mixed:
     Attributes
     ----------
     shares : ndarray [classes]
-    pool : dict of int to Block
-        The rows of each class that windows may lack: these are drawn from here, equally often over the epoch.
+    pool : Pool or None
+        The rows of classes that windows may lack: these are drawn from here, equally often over the epoch.
     """
 
     steps: Steps
     shares: NDArray[np.float64]
     labels: Sequence[Label]
-    pool: dict[int, Block]
+    pool: Pool | None
     _draws: dict[int, EvenDraws] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for code, block in self.pool.items():
+        for code, rows in (self.pool.rows if self.pool else {}).items():
             rng = generator(self.steps.seed, self.steps.epoch, "pool", self.steps.rank, code)
-            self._draws[code] = EvenDraws(np.arange(len(block.codes)), rng)
+            self._draws[code] = EvenDraws(rows, rng)
 
     def span(self, window: Window) -> tuple[int, int]:
         """Return the rows of whole batches."""
@@ -146,27 +155,24 @@ class Mixed:
         for code, draws in self._draws.items():
             draws.take(int(due[code]))
 
-    def draw(self, window: Window, block: Block) -> tuple[Block, NDArray[np.int64] | None]:
-        """Return the rows, those drawn from the pool after them, and the batches' rows in random order."""
+    def draw(self, window: Window, block: Block) -> NDArray[np.int64]:
+        """Return the batches' rows in random order, the pool's numbered on from the window's."""
         rng = self.steps.generator(window)
         counts = self._counts(window)
         due = counts.sum(axis=0)
         by_class = np.argsort(_small(block.codes, len(self.shares)), kind="stable")
         ends = np.cumsum(np.bincount(block.codes, minlength=len(self.shares)))
-        blocks, rows, drawn = [block], len(block.codes), []
+        drawn = []
         for code in np.flatnonzero(due).tolist():
             n = int(due[code])
-            if code in self.pool:
-                chosen, index = np.unique(self._draws[code].take(n), return_inverse=True)
-                blocks.append(take(self.pool[code], chosen))
-                drawn.append(rows + index)
-                rows += len(chosen)
+            if code in self._draws:
+                drawn.append(len(block) + self._draws[code].take(n))
                 continue
             own = by_class[ends[code - 1] if code else 0 : ends[code]]
             if not len(own):
                 raise self._missing(code, block)
             drawn.append(EvenDraws(own, rng).take(n))
-        return join(blocks), _dealt(drawn, counts, rng)
+        return _dealt(drawn, counts, rng)
 
     def _counts(self, window: Window) -> NDArray[np.int64]:
         first, last = self.steps.of_window(window)
@@ -177,7 +183,7 @@ class Mixed:
 
     def _missing(self, code: int, block: Block) -> SparkimbError:
         return SparkimbError(
-            f"Class {self.labels[code]!r} is due in every batch, but none of the {len(block.codes)} rows of a window "
+            f"Class {self.labels[code]!r} is due in every batch, but none of the {len(block)} rows of a window "
             f"on rank {self.steps.rank} are of it: the files' classes are not spread evenly. Write them with "
             "sparkimb.feed.materialize, or pass larger shuffle_rows."
         )

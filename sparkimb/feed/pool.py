@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from sparkimb.feed.manifest import Manifest
 
 # A window can be a quarter of its usual size, which leaves 8 rows: too many for chance to spare, and still few to keep.
 MIN_ROWS_IN_WINDOW = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """Rows in memory, and which of them are each class's."""
+
+    block: Block
+    rows: Mapping[int, NDArray[np.int64]]
 
 
 def rare_classes(
@@ -41,23 +50,17 @@ def rare_classes(
     return tuple(rare)
 
 
-def read_pool(engine: Engine, manifest: Manifest, codes: tuple[int, ...]) -> dict[int, Block]:
+def read_pool(engine: Engine, manifest: Manifest, codes: tuple[int, ...]) -> Pool:
     """Read all rows of some classes, in the files' order."""
-    wanted = [
-        group for group in row_groups(manifest) if any(manifest.shards[group.shard].counts[code] for code in codes)
-    ]
-    found: dict[int, list[Block]] = {code: [] for code in codes}
-    for block in engine.read(wanted):
-        for code in codes:
-            if len(rows := np.flatnonzero(block.codes == code)):
-                found[code].append(take(block, rows))
-    return {code: join(blocks) for code, blocks in found.items()}
+    groups = [group for group in row_groups(manifest) if any(manifest.shards[group.shard].counts[c] for c in codes)]
+    block = join([take(block, np.flatnonzero(np.isin(block.codes, codes))) for block in engine.read(groups)])
+    return Pool(block=block, rows={code: np.flatnonzero(block.codes == code) for code in codes})
 
 
-def rank_pool(pool: Mapping[int, Block], *, seed: int, epoch: int, rank: int, world_size: int) -> dict[int, Block]:
-    """Return the rows that a rank draws from in an epoch: each class's are dealt to the ranks in random order."""
-    dealt = {}
-    for code, block in pool.items():
-        order = generator(seed, epoch, "share", code).permutation(len(block.codes))
-        dealt[code] = take(block, np.sort(order[rank::world_size]))
-    return dealt
+def rank_pool(pool: Pool, *, seed: int, epoch: int, rank: int, world_size: int) -> Pool:
+    """Return what a rank draws from in an epoch: each class's rows are dealt to the ranks in random order."""
+    dealt = {
+        code: generator(seed, epoch, "share", code).permutation(rows)[rank::world_size]
+        for code, rows in pool.rows.items()
+    }
+    return Pool(block=pool.block, rows=dealt)

@@ -26,9 +26,9 @@ class Tally:
             If it has other rows than the manifest says, or if its shard has and this is the last of it.
         """
         shard = self._manifest.shards[row_group.shard]
-        if len(block.codes) != row_group.rows:
+        if len(block) != row_group.rows:
             raise SparkimbError(
-                f"Row group {row_group.group} of '{shard.file}' gave {len(block.codes)} rows, and {row_group.rows} "
+                f"Row group {row_group.group} of '{shard.file}' gave {len(block)} rows, and {row_group.rows} "
                 "were written. Materialize the data again."
             )
         counts = self._counts[row_group.shard]

@@ -34,9 +34,6 @@ from sparkimb.feed.read_ahead import read_ahead
 # Files held open for the next of their row groups: many systems allow a process 1,024.
 MAX_OPEN_FILES = 128
 
-# Rows transposed at once: 32 features of them, 256 kB, stay in the processor's cache.
-ROWS_AT_ONCE = 2048
-
 
 def make_torch_loader(
     path: str,
@@ -196,7 +193,7 @@ class ArrowEngine:
 
 def _decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:
     if manifest.layout == "scalars":
-        features: Features = _stacked([_values(table.column(name)) for name in manifest.features])
+        features: Features = tuple(_values(table.column(name)) for name in manifest.features)
     else:
         column = _whole(table.column(manifest.features[0]))
         features = _matrix(column, group, manifest) if manifest.layout == "array" else column
@@ -205,16 +202,6 @@ def _decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:
         codes=_values(table.column(manifest.label)).astype(np.int32, copy=False),
         weights=_values(table.column(manifest.weight)) if manifest.weight else None,
     )
-
-
-def _stacked(values: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return columns as the columns of one matrix in C order, at half the time that np.stack takes."""
-    rows = len(values[0])
-    matrix = np.empty((rows, len(values)), np.float32)
-    for start in range(0, rows, ROWS_AT_ONCE):
-        stop = min(start + ROWS_AT_ONCE, rows)
-        matrix[start:stop] = np.concatenate([column[start:stop] for column in values]).reshape(len(values), -1).T
-    return matrix
 
 
 def _matrix(lists: Any, group: RowGroup, manifest: Manifest) -> NDArray[np.float32]:
