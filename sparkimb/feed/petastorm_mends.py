@@ -38,7 +38,7 @@ class MendedThreadPool(ThreadPool):  # type: ignore[misc]
     Attributes
     ----------
     timeout_s : float
-        The longest wait for a row group.
+        The longest wait for a row group, of whose rows a predicate may leave none.
     """
 
     timeout_s = 600.0
@@ -69,6 +69,7 @@ class MendedThreadPool(ThreadPool):  # type: ignore[misc]
                 raise result
             if not isinstance(result, VentilatedItemProcessedMessage):
                 return result
+            deadline = monotonic() + self.timeout_s
             self._ventilated_items_processed += 1
             if self._ventilator:
                 self._ventilator.processed_item()
