@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
     One `read` runs at a time; a new one, or closing the iterator, ends the one before it and its threads' work.
     """
 
-    def read(self, row_groups: Sequence[RowGroup]) -> Iterator[Block]:
+    def read(self, row_groups: Sequence[RowGroup]) -> Generator[Block, None, None]:
         """Yield each of the row groups once, in exactly this order.
 
         Raises

@@ -203,7 +203,7 @@ class Loader(IterableDataset[Batch]):
             "settings": {
                 "batch_size": self._batch_size,
                 "shuffle_rows": self._shuffle_rows,
-                "balance": self._balance if self._shares is None else [*map(float, self._shares)],
+                "balance": self._balance if isinstance(self._balance, str) else [*map(float, self._balance.values())],
                 "seed": self._seed,
                 "world_size": self.world_size,
                 "drop_last": self._drop_last,

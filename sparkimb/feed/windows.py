@@ -74,7 +74,7 @@ class WindowReader:
                 todo.append(window)
             else:
                 order.skip(window)
-        blocks = iter(self.engine.read([piece.row_group for window in todo for piece in window.pieces]))
+        blocks = self.engine.read([piece.row_group for window in todo for piece in window.pieces])
         tally = Tally(self.manifest)
         left = Event()
 
@@ -93,7 +93,7 @@ class WindowReader:
             timeout=self.timeout * (1 + max(len(window.pieces) for window in todo)),
             describe=lambda window: f"Reading {len(window.pieces)} row groups",
         )
-        with closing(loaded):
+        with closing(blocks), closing(loaded):
             try:
                 yield from self._cut(loaded, first, last, batch_size)
             finally:
