@@ -36,6 +36,12 @@ def stream(config: str = typer.Option(..., help="A YAML file: see conf/stream/."
     _run("stream.py", "--config", config)
 
 
+@app.command()
+def train(config: str = typer.Option(..., help="A YAML file: see conf/train/.")) -> None:
+    """Train a perceptron on balanced rows, and go on where an earlier run of the same config stopped."""
+    _run("train.py", "--config", config)
+
+
 def _run(job: str, *arguments: str) -> None:
     # Spark looks for java on PATH, and an environment may carry its own beside its python.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])

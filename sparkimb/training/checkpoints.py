@@ -53,12 +53,12 @@ def load(path: Path) -> dict[str, Any] | None:
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, AttributeError) as error:
         said = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise SparkimbError(
-            f"The checkpoint '{path}' cannot be read: {said.rstrip('.')}. Put it back from a copy, or start anew with "
-            "resume=False or another directory."
+            f"'{path}' cannot be read: {said.rstrip('.')}. Put it back from a copy; a training may start anew, "
+            "with resume=False or another directory."
         ) from error
     if version != FORMAT_VERSION:
         raise SparkimbError(
-            f"The checkpoint '{path}' is of format version {version}, and this sparkimb reads version "
+            f"'{path}' is of format version {version}, and this sparkimb reads version "
             f"{FORMAT_VERSION}. Go on with the release that wrote it."
         )
     return content

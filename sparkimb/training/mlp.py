@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparkimb.errors import SparkimbError
+from sparkimb.training import checkpoints
 
 
 class MLP(nn.Module):
@@ -32,6 +34,8 @@ class MLP(nn.Module):
     body : nn.Sequential
         All but the classifier: the backbone that `transfer.freeze` freezes.
     classifier : nn.Linear
+    options : dict
+        width, classes, hidden and dropout, as given.
     """
 
     mean: Tensor
@@ -55,6 +59,7 @@ class MLP(nn.Module):
             )
         self.register_buffer("mean", torch.zeros(width) if mean is None else mean.detach().clone())
         self.register_buffer("std", torch.ones(width) if std is None else std.detach().clone())
+        self.options = {"width": width, "classes": classes, "hidden": list(hidden), "dropout": dropout}
         layers: list[nn.Module] = []
         for inputs, outputs in zip([width, *hidden[:-1]], hidden, strict=True):
             layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
@@ -65,6 +70,28 @@ class MLP(nn.Module):
         """Return the logits of rows [b, width]: [b], or [b, classes] for more than two."""
         z: Tensor = self.classifier(self.body((features - self.mean) / self.std))
         return z.squeeze(1) if z.shape[1] == 1 else z
+
+
+def save_mlp(path: str | Path, model: MLP, *, labels: Sequence[Any]) -> None:
+    """Write a model to a local file, atomically, with the labels of its classes by code: plain values."""
+    content = {"options": model.options, "labels": list(labels), "state": model.state_dict()}
+    checkpoints.save(Path(path), content)
+
+
+def load_mlp(path: str | Path) -> tuple[MLP, list[Any]]:
+    """Return a model, in evaluation mode on the CPU, and its labels, as `save_mlp` wrote them; runs no code.
+
+    Raises
+    ------
+    SparkimbError
+        Where there is no such file, or one that is damaged or holds other objects.
+    """
+    content = checkpoints.load(Path(path))
+    if content is None:
+        raise SparkimbError(f"There is no model '{path}'. Name the file that save_mlp wrote.")
+    model = MLP(**content["options"])
+    model.load_state_dict(content["state"])
+    return model.eval(), content["labels"]
 
 
 def feature_moments(batches: Iterable[Any]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,138 @@
+"""Train an MLP on materialized training sets: what each process of a run does, one or many."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.optim import AdamW
+
+from sparkimb.errors import SparkimbError
+from sparkimb.feed.loader import Loader
+from sparkimb.feed.manifest import Manifest
+from sparkimb.training import losses, ranks
+from sparkimb.training.metrics import metrics_of, predict
+from sparkimb.training.mlp import MLP, feature_moments
+from sparkimb.training.trainer import fit
+
+# The feed's modules, imported when they are asked for: the second needs petastorm.
+ENGINES = {"pyarrow": "sparkimb.feed.torch", "petastorm": "sparkimb.feed.petastorm"}
+
+
+def train_mlp(
+    training: str,
+    *,
+    validation: str | None = None,
+    test: str | None = None,
+    loss: str = "focal",
+    loss_options: Mapping[str, Any] | None = None,
+    hidden: Sequence[int] = (256, 128),
+    dropout: float = 0.1,
+    batch_size: int = 4096,
+    balance: Any = "natural",
+    shuffle_rows: int = 200_000,
+    engine: str = "pyarrow",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.01,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Train an MLP, and measure it on test rows.
+
+    Parameters
+    ----------
+    training : str
+        A training set of `sparkimb.feed.materialize`: a local path or URI that every rank sees.  Its weights, where it
+        has any, go to the loss.
+    validation, test : str, optional
+        Sets with natural classes, the same as the training set's.
+    loss : str, default="focal"
+    loss_options : dict, optional
+        A loss of `sparkimb.training.losses`, built from the training set's counts, and its parameters.
+    hidden, dropout
+        See `MLP`.
+    batch_size : int, default=4096
+        Rows of a batch of each rank.
+    balance, shuffle_rows
+        See `sparkimb.feed.make_torch_loader`.
+    engine : {"pyarrow", "petastorm"}, default="pyarrow"
+        What reads the files.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    seed : int, default=0
+        Of the parameters, the batches and dropout.
+    **options
+        Of `fit`: epochs, patience, checkpoint_dir, and so on.
+
+    Returns
+    -------
+    dict
+        Plain values and tensors.  "mlp": its options; "state": its parameters, on the CPU; "history", "best_epoch",
+        "steps" and "stopped_early": as in `Fitted`; "test": metrics of the test rows, or None.
+    """
+    if engine not in ENGINES:
+        raise SparkimbError(f"engine is {engine!r}. Choose one of: {', '.join(ENGINES)}.")
+    manifest = Manifest.read(training)
+    for name, path in (("validation", validation), ("test", test)):
+        if path is not None and (labels := Manifest.read(path).labels) != manifest.labels:
+            raise SparkimbError(
+                f"The {name} set has the classes {list(labels)}, and the training set {list(manifest.labels)}. Both "
+                "must have rows of the same."
+            )
+    make = importlib.import_module(ENGINES[engine]).make_torch_loader
+    with ExitStack() as opened:
+
+        def natural(path: str) -> Loader:  # all rows, whatever the rank
+            loader: Loader = make(path, max(batch_size, 4096), shuffle_rows=0, rank=0, world_size=1)
+            return opened.enter_context(loader)
+
+        loader = opened.enter_context(
+            make(
+                training,
+                batch_size,
+                balance=balance,
+                shuffle_rows=shuffle_rows,
+                seed=seed,
+                return_weights=manifest.weight is not None,
+            )
+        )
+        mean, std = feature_moments(natural(training))
+        torch.manual_seed(seed)  # the parameters, alike on all ranks
+        model = MLP(manifest.width, classes=len(manifest.labels), hidden=hidden, dropout=dropout, mean=mean, std=std)
+        torch.manual_seed(seed + ranks.rank())  # dropout, each its own
+        fitted = fit(
+            model,
+            loader,
+            loss=losses.from_counts(loss, manifest.counts, **(loss_options or {})),
+            optimizer=AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay),
+            validation=None if validation is None else natural(validation),
+            seed=seed,
+            **options,
+        )
+        model = model.cpu()
+        tested = test is not None and ranks.rank() == 0
+        return {
+            "mlp": model.options,
+            "state": model.state_dict(),
+            "history": fitted.history,
+            "best_epoch": fitted.best_epoch,
+            "steps": fitted.steps,
+            "stopped_early": fitted.stopped_early,
+            "test": metrics_of(*predict(model, natural(test))) if tested and test is not None else None,
+        }
+
+
+def train_mlp_rank(**options: Any) -> dict[str, Any]:
+    """Do `train_mlp` as one rank of those that torchrun, or pyspark's TorchDistributor, started.
+
+    Over NCCL where this process has a GPU, else over gloo.
+    """
+    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        return train_mlp(**options)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,71 @@
+"""An MLP trained on materialized sets from its settings alone, and kept in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from feed.data import write_training_set
+
+from sparkimb.errors import SparkimbError
+from sparkimb.feed.torch import make_torch_loader
+from sparkimb.training.metrics import metrics_of, predict
+from sparkimb.training.mlp import MLP, load_mlp, save_mlp
+from sparkimb.training.tabular import train_mlp
+
+SETTINGS: dict[str, Any] = {"hidden": [8], "batch_size": 64, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    paths = {name: tmp_path_factory.mktemp("sets") / name for name in ("training", "validation", "test")}
+    for seed, (name, path) in enumerate(paths.items()):
+        write_training_set(path, (900, 100) if name == "training" else (180, 20), weights=name == "training", seed=seed)
+    return {name: str(path) for name, path in paths.items()}
+
+
+def test_it_trains_from_settings_and_measures_the_test_rows(sets: dict[str, str], tmp_path: Path) -> None:
+    found = train_mlp(**sets, **SETTINGS, loss="focal", loss_options={"gamma": 1.0}, checkpoint_dir=tmp_path)
+    assert found["steps"] == 2 * 16
+    assert {"loss", "averagePrecision"} <= set(found["history"][0])
+    model = MLP(**found["mlp"])
+    model.load_state_dict(found["state"])
+    with make_torch_loader(sets["test"], 200) as loader:
+        assert metrics_of(*predict(model, loader)) == pytest.approx(found["test"])
+    # feature 0 is the row's number, with a mean of 499.5
+    assert model.mean[0].item() == pytest.approx(499.5)
+    again = train_mlp(**sets, **SETTINGS, loss="focal", loss_options={"gamma": 1.0})
+    assert all(torch.equal(again["state"][name], value) for name, value in found["state"].items())
+
+
+@pytest.mark.parametrize("balance", ["uniform", {0: 0.5, 1: 0.5}], ids=str)
+def test_batches_may_be_balanced(sets: dict[str, str], balance: Any) -> None:
+    options = {"loss": "focal", "loss_options": {"class_weights": None}}
+    found = train_mlp(sets["training"], validation=sets["validation"], balance=balance, **options, **SETTINGS)
+    assert found["test"] is None
+    assert found["best_epoch"] in (0, 1)
+
+
+def test_sets_of_other_classes_are_refused(sets: dict[str, str], tmp_path: Path) -> None:
+    write_training_set(tmp_path / "three", (90, 10, 5))
+    with pytest.raises(SparkimbError, match=r"validation set has the classes \[0, 1, 2\]"):
+        train_mlp(sets["training"], validation=str(tmp_path / "three"), **SETTINGS)
+    with pytest.raises(SparkimbError, match="engine is 'duckdb'"):
+        train_mlp(sets["training"], engine="duckdb", **SETTINGS)
+
+
+def test_a_model_in_a_file(tmp_path: Path) -> None:
+    for classes in (2, 4):
+        model = MLP(3, classes=classes, hidden=[5, 4], mean=torch.arange(3.0), std=torch.full((3,), 2.0)).eval()
+        save_mlp(tmp_path / "model.pt", model, labels=["no", "yes"])
+        again, labels = load_mlp(tmp_path / "model.pt")
+        assert labels == ["no", "yes"]
+        x = torch.randn(6, 3)
+        assert torch.equal(again(x), model(x))
+        assert not again.training
+    with pytest.raises(SparkimbError, match="no model"):
+        load_mlp(tmp_path / "other.pt")
+    with pytest.raises(SparkimbError, match="MLP got width 0"):
+        MLP(0)
