@@ -27,7 +27,7 @@ from sparkimb.feed.loader import Decode, Loader
 from sparkimb.feed.manifest import Manifest, open_directory
 from sparkimb.feed.mixes import Balance
 from sparkimb.feed.petastorm_compat import install_compat
-from sparkimb.feed.torch import _decoded
+from sparkimb.feed.torch import decoded
 
 if TYPE_CHECKING:
     from sparkimb.feed.petastorm_reader import OrderedReader
@@ -182,6 +182,6 @@ def _block(
 ) -> Block:
     group = groups[file, place]
     check_no_nulls(table, group, manifest)
-    block = _decoded(table, group, manifest)
+    block = decoded(table, group, manifest)
     check_block(block, group, manifest, check_finite=check_finite)
     return block

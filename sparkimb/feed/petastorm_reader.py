@@ -54,9 +54,7 @@ class OrderedReader(Generic[T]):
         timeout: float,
     ) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of columns that petastorm cannot read; those asked for are looked at below
+            warnings.simplefilter("ignore")  # of columns that are not asked for; the others are looked at below
             self._reader = make_batch_reader(
                 list(files),
                 # One pattern for all: petastorm tries each on each column.
@@ -89,9 +87,12 @@ class OrderedReader(Generic[T]):
 
     def read(self, row_groups: Sequence[tuple[str, int]]) -> Generator[T, None, None]:
         """Yield what was made of row groups, given by their files and places there, each once and in this order."""
+        self.reading = len(row_groups) > 0  # already now, before the first is asked for
+        return self._read(row_groups)
+
+    def _read(self, row_groups: Sequence[tuple[str, int]]) -> Generator[T, None, None]:
         if not row_groups:
             return
-        self.reading = True
         items = [self._items[row_group] for row_group in row_groups]
         self._reader.ventilator._items_to_ventilate = items
         if self._reader.last_row_consumed:

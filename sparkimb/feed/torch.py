@@ -168,7 +168,7 @@ class ArrowEngine:
                     "the data again."
                 ) from error
         check_no_nulls(table, group, self._manifest)
-        block = _decoded(table, group, self._manifest)
+        block = decoded(table, group, self._manifest)
         check_block(block, group, self._manifest, check_finite=self._check_finite)
         return block
 
@@ -191,7 +191,8 @@ class ArrowEngine:
                 file.close()
 
 
-def _decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:
+def decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:
+    """Return a row group as a block, not checked."""
     if manifest.layout == "scalars":
         features: Features = tuple(_values(table.column(name)) for name in manifest.features)
     else:

@@ -451,7 +451,6 @@ def held():
 before = held()
 install_compat()
 install_compat()
-import petastorm.pytorch
 assert held()[0] == before[0] == set()
 for module, old, new in zip(modules, before[1], held()[1]):
     assert old.items() <= new.items(), module

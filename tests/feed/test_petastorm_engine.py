@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import fsspec
@@ -20,7 +20,8 @@ from feed.data import write_training_set
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.engine import Block, RowGroup, row_groups
+from sparkimb.feed.blocks import gather
+from sparkimb.feed.engine import RowGroup, row_groups
 from sparkimb.feed.manifest import DIRECTORY, Manifest
 from sparkimb.feed.petastorm_compat import install_compat
 
@@ -54,7 +55,9 @@ def own_path(tmp_path: Path) -> Path:
 def no_thread_is_left() -> Iterator[None]:
     before = threading.active_count()
     yield
-    gc.collect()
+    deadline = monotonic() + 20
+    while threading.active_count() > before and monotonic() < deadline:
+        sleep(0.01)
     assert threading.active_count() <= before
 
 
@@ -69,7 +72,7 @@ def orders(path: Path, n: int) -> list[list[RowGroup]]:
 
 def numbers(blocks: Any) -> list[int]:
     """Return the rows' numbers, which feature 0 is."""
-    return [int(row) for block in blocks for row in block.features[:, 0]]
+    return [int(row) for block in blocks for row in gather([block], len(block)).features[:, 0]]
 
 
 def expected(order: list[RowGroup]) -> list[int]:
@@ -89,12 +92,11 @@ def test_row_groups_come_in_the_order_asked_for(path: Path, workers: int) -> Non
 def test_blocks_hold_what_was_written(tmp_path: Path, layout: str) -> None:
     features, codes = write_training_set(tmp_path / "a", layout=layout, weights=True, width=5)
     with engine(tmp_path / "a") as reads:
-        blocks: list[Block] = list(reads.read(row_groups(Manifest.read(str(tmp_path / "a")))))
-    np.testing.assert_array_equal(np.concatenate([block.features for block in blocks]), features)
-    np.testing.assert_array_equal(np.concatenate([block.codes for block in blocks]), codes)
-    weights = np.concatenate([block.weights for block in blocks if block.weights is not None])
-    np.testing.assert_array_equal(weights, 1 + np.arange(ROWS) % 3)
-    assert {(block.features.dtype, block.features.flags.c_contiguous) for block in blocks} == {(np.dtype("f4"), True)}
+        block = gather(reads.read(row_groups(Manifest.read(str(tmp_path / "a")))), ROWS)
+    np.testing.assert_array_equal(block.features, features)
+    np.testing.assert_array_equal(block.codes, codes)
+    np.testing.assert_array_equal(block.weights, 1 + np.arange(ROWS) % 3)
+    assert block.features.dtype == block.weights.dtype == np.float32
 
 
 def test_one_reader_serves_all_epochs_and_a_read_left_midway_costs_another(path: Path, monkeypatch: Any) -> None:
@@ -114,6 +116,9 @@ def test_one_reader_serves_all_epochs_and_a_read_left_midway_costs_another(path:
         left = reads.read(order)
         next(left)
         left.close()
+        never_begun = reads.read(order)
+        assert numbers(reads.read(order[5:])) == expected(order[5:])
+        never_begun.close()
 
 
 @WORKERS
@@ -151,7 +156,6 @@ def test_an_engine_that_nobody_closes_ends_its_threads(path: Path, midway: bool)
     assert next(blocks) if midway else list(blocks)
     assert threading.active_count() > before
     del blocks, reads
-    gc.collect()
     assert threading.active_count() == before
 
 
@@ -227,6 +231,13 @@ def test_a_file_that_is_gone_or_cut_short_is_refused(own_path: Path) -> None:
         engine(own_path)
 
 
+def test_other_columns_do_not_matter(own_path: Path) -> None:
+    rewrite(own_path, lambda table: table.append_column("other", pa.nulls(len(table), pa.struct({"a": pa.int8()}))))
+    groups = row_groups(Manifest.read(str(own_path)))
+    with engine(own_path) as reads:
+        assert numbers(reads.read(groups)) == list(range(ROWS))
+
+
 @pytest.mark.parametrize("value", [None, float("nan")])
 def test_features_that_are_no_numbers_are_refused(own_path: Path, value: Any) -> None:
     def spoil(table: pa.Table) -> pa.Table:
@@ -247,9 +258,9 @@ def test_rows_lost_on_the_way_are_missed(path: Path, monkeypatch: Any) -> None:
 
 
 def test_a_read_that_is_stuck_is_an_error(path: Path, monkeypatch: Any) -> None:
-    released = threading.Event()
+    released, read = threading.Event(), ParquetDatasetPiece.read
     monkeypatch.setattr(petastorm_mends, "JOIN_S", 0.1)
-    monkeypatch.setattr(ParquetDatasetPiece, "read", lambda *args: released.wait(20))
+    monkeypatch.setattr(ParquetDatasetPiece, "read", lambda *args: released.wait(20) and read(*args))
     with engine(path, timeout=0.2) as reads, pytest.raises(SparkimbError, match=r"0\.2 seconds"):
         list(reads.read(orders(path, 1)[0]))
     released.set()
