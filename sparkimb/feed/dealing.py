@@ -139,14 +139,11 @@ class Deal:
     before: Integers
     upto: Integers
 
-    @property
-    def shards(self) -> int:
-        """The number of shards."""
-        return self.quotas.shape[1]
-
 
 def find_deal(drawn: DataFrame, buckets: Buckets, wanted: Integers) -> Deal:
-    """Find the draws at which the rows of each class are cut into shards: one job, or two over 4 million rows a cut.
+    """Find the draws at which the rows of each class are cut into shards: one job.
+
+    Two or more where the buckets that are cut hold over 4 million rows, as those of a billion rows in 64 shards do.
 
     Parameters
     ----------

@@ -109,9 +109,9 @@ def materialize(
     Mix:    of m rows in a row m·p ± (1 + p·(C - 2)) are of a class of share p, with C classes: with two classes ± 1.
             Copies of one row are in one file, or in neighbouring ones, and far apart in it.
     Cost:   four jobs and a line of text.  A count by class that looks at all that is written, for faults and a
-            checksum; a count of the draws where a class is cut into files, which reads idCols and labels (or, without idCols,
-            all that is written); the write, with one shuffle and two sorts within tasks; a count over the files.  A
-            dataset that takes long to make is better persisted, or written to a table, first.
+            checksum; a count of the draws where a class is cut into files, which reads idCols and labels, or all that
+            is written if there are no idCols; the write, with one shuffle and two sorts within tasks; a count over the
+            files.  Persist a dataset that takes long to make, or write it to a table, first.
     End:    the manifest is written last, after the files were found to hold the rows counted.  Without it the loaders
             refuse the directory.  What is left of a run that died must be deleted by hand.
     Options of Spark's own Parquet writer set the row groups.
@@ -265,10 +265,14 @@ def _number_of_shards(wanted: int | None, counted: Counted) -> int:
 
 
 def _write(source: Source, rows: DataFrame, path: str, group: int, most_bytes: int) -> None:
-    names = {f"f{i}": name for i, name in enumerate(source.features)} | {"code": source.label}
+    zero = F.lit(0.0).cast("float")  # None is null, as was counted; what cannot be null takes less to write and read.
+    columns = {source.features[0]: F.col("features")}
+    if source.layout == "scalars":
+        columns = {name: F.coalesce(F.get("features", F.lit(i)), zero) for i, name in enumerate(source.features)}
+    columns[source.label] = F.col("code")
     if source.weight is not None:
-        names["weight"] = source.weight
-    files = rows.select(*(F.col(name).alias(given) for name, given in names.items()))
+        columns[source.weight] = F.coalesce("weight", zero)
+    files = rows.select(*(value.alias(name) for name, value in columns.items()))
     # A row group ends when it has its rows, or has its bytes: none has more than these.
     sizes = {"parquet.block.row.count.limit": group, "parquet.block.size": max(2**27, group * (most_bytes + 64))}
     if tuple(map(int, rows.sparkSession.version.split(".")[:2])) < (4, 2):
@@ -287,7 +291,8 @@ def _shards(
     classes = range(len(counted.labels))
     counts = [[found[name].get(code, (0, 0))[0] for code in classes] for name in sorted(found)]
     sums = [sum(content.get(code, (0, 0))[1] for content in found.values()) % 2**64 for code in classes]
-    if counts != deal.quotas.T.tolist() or sums != counted.sums or sizes.keys() != found.keys():
+    known = all(content.keys() <= {*classes} for content in found.values())
+    if not known or counts != deal.quotas.T.tolist() or sums != counted.sums or sizes.keys() != found.keys():
         raise changed(f" Delete '{path}', which has no manifest.")
     return tuple(
         Shard(
@@ -348,5 +353,5 @@ def _read_manifest(spark: SparkSession, path: str) -> Manifest:
 
 
 def _twice(path: str) -> list[str]:
-    """Name a path such that Spark does not look for the log of a stream in it, and log 80 lines where it is not there."""
+    """Name a path so that Spark does not look for the log of a stream in it, and log 80 lines if nothing is there."""
     return [path, path]
