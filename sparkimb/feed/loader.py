@@ -203,7 +203,7 @@ class Loader(IterableDataset[Batch]):
             "settings": {
                 "batch_size": self._batch_size,
                 "shuffle_rows": self._shuffle_rows,
-                "balance": self._balance if isinstance(self._balance, str) else [*map(float, self._balance.values())],
+                "balance": self._balance if isinstance(self._balance, str) else self._named_shares(),
                 "seed": self._seed,
                 "world_size": self.world_size,
                 "drop_last": self._drop_last,
@@ -267,6 +267,10 @@ class Loader(IterableDataset[Batch]):
     ) -> None:
         """Close."""
         self.close()
+
+    def _named_shares(self) -> list[float]:
+        assert self._shares is not None
+        return [float(share) for share in self._shares]
 
     def _end_running(self) -> None:
         running = None if self._running is None else self._running()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
 
@@ -30,9 +27,6 @@ from sparkimb.feed.loader import Decode, Loader
 from sparkimb.feed.manifest import Manifest, open_directory
 from sparkimb.feed.mixes import Balance
 from sparkimb.feed.read_ahead import read_ahead
-
-# Files held open for the next of their row groups: many systems allow a process 1,024.
-MAX_OPEN_FILES = 128
 
 
 def make_torch_loader(
@@ -134,8 +128,6 @@ class ArrowEngine:
         self._timeout = timeout
         self._check_finite = check_finite
         self._columns = columns(manifest)
-        self._idle: list[tuple[int, pq.ParquetFile]] = []
-        self._lock = Lock()
         self._closed = False
         check_files(self._filesystem, self._root, manifest)
 
@@ -152,13 +144,12 @@ class ArrowEngine:
         )
 
     def close(self) -> None:
-        """Close the files."""
+        """Refuse to read again; threads and files end with each `read`."""
         self._closed = True
-        while self._idle:
-            self._idle.pop()[1].close()
 
     def _read(self, group: RowGroup) -> Block:
-        with self._file(group.shard) as file:
+        # Opened for each row group, at a fiftieth of its cost: an open file keeps the bytes that were read of it.
+        with open_shard(self._filesystem, self._root, self._manifest, group.shard) as file:
             try:
                 table = file.read_row_group(group.group, columns=self._columns, use_threads=False)
             except (pa.ArrowException, OSError) as error:
@@ -171,24 +162,6 @@ class ArrowEngine:
         block = decoded(table, group, self._manifest)
         check_block(block, group, self._manifest, check_finite=self._check_finite)
         return block
-
-    @contextmanager
-    def _file(self, shard: int) -> Iterator[pq.ParquetFile]:
-        """Open a shard, or use a handle that another thread left; no two threads share one."""
-        with self._lock:
-            found = next((i for i, (number, _) in enumerate(self._idle) if number == shard), None)
-            file = None if found is None else self._idle.pop(found)[1]
-        if file is None:
-            file = open_shard(self._filesystem, self._root, self._manifest, shard)
-        try:
-            yield file
-        finally:
-            with self._lock:
-                keep = len(self._idle) < MAX_OPEN_FILES and not self._closed
-                if keep:
-                    self._idle.append((shard, file))
-            if not keep:
-                file.close()
 
 
 def decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:

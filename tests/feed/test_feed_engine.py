@@ -19,7 +19,6 @@ from feed.data import write_training_set
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed import torch as feed
 from sparkimb.feed.engine import Block, row_groups
 from sparkimb.feed.manifest import DIRECTORY, Manifest
 from sparkimb.feed.read_ahead import read_ahead
@@ -80,12 +79,6 @@ def test_row_groups_come_in_the_order_asked_for(path: Path, workers: int) -> Non
     engine.close()
     with pytest.raises(SparkimbError, match="engine was closed"):
         engine.read(order)
-
-
-def test_files_beyond_those_held_open_are_opened_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "MAX_OPEN_FILES", 1)
-    with make_torch_loader(str(path), 100, workers=2) as loader:
-        assert sum(len(batch.labels) for _ in range(2) for batch in loader) == 2000
 
 
 @pytest.mark.parametrize(
