@@ -39,9 +39,14 @@ class Steps:
         return min(self.rows, self.number * self.batch_size)
 
     def of_window(self, window: Window) -> tuple[int, int]:
-        """Return which batches are drawn from a window, where none is drawn from two."""
+        """Return which batches are drawn from a window, [first, last), where none is drawn from two."""
         first, last = (min(round(row / self.batch_size), self.number) for row in (window.start, window.stop))
         return first, self.number if window.stop == self.rows else last
+
+    def rows_of_window(self, window: Window) -> tuple[int, int]:
+        """Return which rows of the epoch these batches have."""
+        first, last = self.of_window(window)
+        return first * self.batch_size, min(last * self.batch_size, self.drawn)
 
     def generator(self, window: Window) -> np.random.Generator:
         """Return the generator of a window's order."""
@@ -99,8 +104,7 @@ class Weighted:
 
     def span(self, window: Window) -> tuple[int, int]:
         """Return the rows of whole batches."""
-        first, last = self.steps.of_window(window)
-        return first * self.steps.batch_size, min(last * self.steps.batch_size, self.steps.drawn)
+        return self.steps.rows_of_window(window)
 
     def skip(self, window: Window) -> None:
         """Pass over a window."""
@@ -146,8 +150,7 @@ class Mixed:
 
     def span(self, window: Window) -> tuple[int, int]:
         """Return the rows of whole batches."""
-        first, last = self.steps.of_window(window)
-        return first * self.steps.batch_size, min(last * self.steps.batch_size, self.steps.drawn)
+        return self.steps.rows_of_window(window)
 
     def skip(self, window: Window) -> None:
         """Draw from the pool what the window's batches had from it."""

@@ -80,9 +80,11 @@ class WindowReader:
 
         def pieces(window: Window) -> Iterator[Block]:
             for piece in window.pieces:
+                group = piece.row_group
                 if left.is_set() or (block := next(blocks, None)) is None:
-                    raise SparkimbError(f"Reading ended before row group {piece.row_group.group} of the shard.")
-                tally.add(piece.row_group, block)
+                    file = self.manifest.shards[group.shard].file
+                    raise SparkimbError(f"Reading ended before row group {group.group} of '{file}'.")
+                tally.add(group, block)
                 yield cut(block, piece.start, piece.stop)
 
         loaded = read_ahead(

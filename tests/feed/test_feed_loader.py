@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -329,11 +331,20 @@ def test_a_class_that_a_window_lacks_is_an_error(tmp_path: Path) -> None:
         list(loader)
 
 
-def test_it_is_an_iterable_dataset(path: str) -> None:
+def test_it_is_an_iterable_dataset_of_one_process(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loader = make_torch_loader(path, 64)
     expected = list(loader)
     loader.set_epoch(0)
     assert equal(list(torch.utils.data.DataLoader(loader, batch_size=None)), expected)
+    monkeypatch.setattr("sparkimb.feed.loader.get_worker_info", lambda: object())
+    with pytest.raises(SparkimbError, match="Pass num_workers=0"):
+        iter(loader)
+
+
+def test_a_missing_torch_is_named_with_its_extra() -> None:
+    code = "import sys; sys.modules['torch'] = None; import sparkimb.feed.torch"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert 'ImportError: PyTorch is not installed. Install it with: pip install "sparkimb[torch]"' in process.stderr
 
 
 def test_rows_that_are_not_the_manifests_are_an_error(tmp_path: Path) -> None:
