@@ -29,7 +29,6 @@ from pyspark.ml import PipelineModel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 from session import session
 from storage import SPARK_ERRORS, reason
@@ -283,8 +282,11 @@ def _print(results: Mapping[str, Any]) -> None:
     """Print the metrics of the best epoch and of the test rows."""
     best = results["history"][results["best_epoch"]]
     parts = {"validation": best} | ({"test": results["test"]} if results["test"] else {})
-    title = f"{len(results['history'])} epochs, {results['steps']:,} steps; the best is epoch {results['best_epoch']}"
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    console.print(
+        f"{len(results['history'])} epochs, {results['steps']:,} steps; the best was epoch {results['best_epoch']}.",
+        highlight=False,
+    )
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column("metric")
     for part in parts:
         table.add_column(part, justify="right")

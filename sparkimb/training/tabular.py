@@ -52,7 +52,8 @@ def train_mlp(
         Sets with natural classes, the same as the training set's.
     loss : str, default="focal"
     loss_options : dict, optional
-        A loss of `sparkimb.training.losses`, built from the training set's counts, and its parameters.
+        A loss of `sparkimb.training.losses` and its parameters, built from the training set's counts: of rows, or the
+        sums of their weights, so that what weights correct for already is not corrected for again.
     hidden, dropout
         See `MLP`.
     batch_size : int, default=4096
@@ -86,8 +87,9 @@ def train_mlp(
     make = importlib.import_module(ENGINES[engine]).make_torch_loader
     with ExitStack() as opened:
 
-        def natural(path: str) -> Loader:  # all rows, whatever the rank
-            loader: Loader = make(path, max(batch_size, 4096), shuffle_rows=0, rank=0, world_size=1)
+        def natural(path: str, weights: bool = False) -> Loader:  # all rows, whatever the rank
+            rows = max(batch_size, 4096)
+            loader: Loader = make(path, rows, shuffle_rows=0, rank=0, world_size=1, return_weights=weights)
             return opened.enter_context(loader)
 
         loader = opened.enter_context(
@@ -101,13 +103,16 @@ def train_mlp(
             )
         )
         mean, std = feature_moments(natural(training))
+        counts: Sequence[float] = manifest.counts
+        if manifest.weight is not None:
+            counts = _weights_by_class(natural(training, weights=True), len(manifest.labels))
         torch.manual_seed(seed)  # the parameters, alike on all ranks
         model = MLP(manifest.width, classes=len(manifest.labels), hidden=hidden, dropout=dropout, mean=mean, std=std)
         torch.manual_seed(seed + ranks.rank())  # dropout, each its own
         fitted = fit(
             model,
             loader,
-            loss=losses.from_counts(loss, manifest.counts, **(loss_options or {})),
+            loss=losses.from_counts(loss, counts, **(loss_options or {})),
             optimizer=AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay),
             validation=None if validation is None else natural(validation),
             seed=seed,
@@ -124,6 +129,14 @@ def train_mlp(
             "stopped_early": fitted.stopped_early,
             "test": metrics_of(*predict(model, natural(test))) if tested and test is not None else None,
         }
+
+
+def _weights_by_class(loader: Loader, classes: int) -> list[float]:
+    sums = torch.zeros(classes, dtype=torch.float64)
+    for batch in loader:
+        assert batch.weights is not None
+        sums.index_add_(0, batch.labels, batch.weights.double())
+    return [float(total) for total in sums]
 
 
 def train_mlp_rank(**options: Any) -> dict[str, Any]:

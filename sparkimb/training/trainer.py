@@ -17,7 +17,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.loader import Batch
+from sparkimb.feed.device import DevicePrefetcher
+from sparkimb.feed.loader import Batch, Loader
 from sparkimb.training import checkpoints, ranks
 from sparkimb.training.metrics import metrics_of, predict
 from sparkimb.training.progress import progress_bar
@@ -152,10 +153,12 @@ def fit(
     where = torch.device(device) if device is not None else _default_device()
     if amp == "float16" and where.type != "cuda":
         raise SparkimbError(f"amp is 'float16' on {where.type}. Use 'bfloat16' there.")
+    if where.type == "cuda" and ranks.is_distributed():
+        torch.cuda.set_device(where)  # NCCL's collectives of plain values take the current device
     model.to(where)
     run = _Training(
         model=model,
-        loader=loader,
+        loader=DevicePrefetcher(loader, where) if isinstance(loader, Loader) else loader,
         loss=loss.to(where),
         epochs=epochs,
         optimizer=optimizer or AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3),
@@ -220,7 +223,7 @@ class _Training:
         """Train until the last epoch, or until patience is at its end."""
         while self.epoch < self.epochs and not self.out_of_patience():
             self.train_epoch()
-            figures = {"epoch": float(self.epoch), "loss": self.mean_loss()}
+            figures = {"epoch": self.epoch, "loss": self.mean_loss()}
             if self.validation is not None:
                 figures |= ranks.on_first(self.measure)
                 value = figures["averagePrecision"]
@@ -238,7 +241,7 @@ class _Training:
         if self.step_of_epoch == 0:
             _set_epoch(self.loader, self.epoch)
         self.parallel.train()
-        loss_sum = self.loss_sum.to(self.device, torch.float32 if self.device.type == "mps" else torch.float64)
+        loss_sum = self.loss_sum.to(self.device)
         steps, shown = len(self.loader), self.progress if ranks.rank() == 0 else False
         with progress_bar(f"epoch {self.epoch}", done=self.step_of_epoch, steps=steps, shown=shown) as advance:
             for batch in self.loader:
@@ -276,7 +279,7 @@ class _Training:
 
     def mean_loss(self) -> float:
         """Return the mean loss of the epoch's steps so far, of all ranks."""
-        both = torch.stack([self.loss_sum, torch.tensor(float(self.step_of_epoch), dtype=self.loss_sum.dtype)])
+        both = torch.stack([self.loss_sum, torch.tensor(self.step_of_epoch, dtype=self.loss_sum.dtype)])
         loss, steps = ranks.total(both.to(self.device)).tolist()
         if not math.isfinite(loss):
             raise SparkimbError(
@@ -323,15 +326,13 @@ class _Training:
         """Write a checkpoint, if they are wanted; `loader` is its state in the middle of an epoch."""
         if self.path is None:
             return
-        path, own = (
-            self.path,
-            {
-                "loader": loader,
-                "lossSum": self.loss_sum,
-                "random": checkpoints.random_states(self.device),
-                "augment": self.generator.get_state(),
-            },
-        )
+        path = self.path
+        own = {
+            "loader": loader,
+            "lossSum": self.loss_sum,
+            "random": checkpoints.random_states(self.device),
+            "augment": self.generator.get_state(),
+        }
         content = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -370,9 +371,10 @@ class _Training:
             if own["loader"] is not None:
                 self.loader.load_state_dict(own["loader"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = " ".join(str(error).split())[:300].rstrip(".")
             raise SparkimbError(
-                f"The checkpoint '{self.path}' is of another training: {str(error).strip().splitlines()[0]} Go on with "
-                "the same model, optimizer and data, or start anew with resume=False or another checkpoint_dir."
+                f"The checkpoint '{self.path}' is of another training: {said}. Go on with the same model, optimizer "
+                "and data, or start anew with resume=False or another checkpoint_dir."
             ) from error
         checkpoints.set_random_states(own["random"], self.device)
         self.generator.set_state(own["augment"])

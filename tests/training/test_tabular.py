@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from feed.data import write_training_set
 
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.torch import make_torch_loader
+from sparkimb.training import losses
 from sparkimb.training.metrics import metrics_of, predict
 from sparkimb.training.mlp import MLP, load_mlp, save_mlp
 from sparkimb.training.tabular import train_mlp
@@ -46,6 +48,16 @@ def test_batches_may_be_balanced(sets: dict[str, str], balance: Any) -> None:
     found = train_mlp(sets["training"], validation=sets["validation"], balance=balance, **options, **SETTINGS)
     assert found["test"] is None
     assert found["best_epoch"] in (0, 1)
+
+
+def test_losses_are_built_from_weights_where_there_are_any(sets: dict[str, str], monkeypatch: Any) -> None:
+    seen: list[Any] = []
+    built = losses.from_counts
+    monkeypatch.setattr(losses, "from_counts", lambda name, counts: seen.append(counts) or built(name, counts))
+    train_mlp(sets["training"], **SETTINGS)
+    labels = pq.read_table(sets["training"], columns=["label", "f0"]).sort_by("f0")["label"].to_pylist()
+    expected = [sum(1 + i % 3 for i, code in enumerate(labels) if code == c) for c in (0, 1)]
+    assert seen == [expected]
 
 
 def test_sets_of_other_classes_are_refused(sets: dict[str, str], tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def from_counts(name: str, counts: Counts, **options: Any) -> ImbalancedLoss:
 def from_manifest(path: str, name: str, **options: Any) -> ImbalancedLoss:
     """Build a loss for the rows of a materialized training set, as its files hold them: after any sampler.
 
-    Parameters are those of `from_counts`, with the training set's path or URI in place of the counts.
+    Parameters are those of `from_counts`, with the training set's path or URI in place of the counts.  Rows are
+    counted, not weights: where a weight column corrects for the prior, build a loss without class weights.
     """
     return from_counts(name, Manifest.read(path).counts, **options)
