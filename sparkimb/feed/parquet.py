@@ -108,8 +108,8 @@ def materialize(
             by hash, the same whatever the partitioning, in the same order.
     Mix:    of m rows in a row m·p ± (1 + p·(C - 2)) are of a class of share p, with C classes: with two classes ± 1.
             Copies of one row are in one file, or in neighbouring ones, and far apart in it.
-    Cost:   four jobs, a listing and a line of text.  A count by class that looks at all that is written, for faults and a
-            checksum; a count of the draws where a class is cut into files, which reads idCols and labels, or all that
+    Cost:   four jobs, a listing and a line of text.  A count by class that looks at all that is written, for faults and
+            a checksum; a count of the draws where a class is cut into files, which reads idCols and labels, or all that
             is written if there are no idCols; the write, with one shuffle and two sorts within tasks; a count over the
             files.  Persist a dataset that takes long to make, or write it to a table, first.
     End:    the manifest is written last, after the files were found to hold the rows counted.  Without it the loaders
