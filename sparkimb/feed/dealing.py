@@ -53,7 +53,7 @@ def strides(sizes: Integers) -> Integers:
         while gcd(stride, n) > 1:
             stride += 1
         found[n] = stride
-    return np.vectorize(found.__getitem__, otypes=[np.int64])(sizes)
+    return np.array([found[n] for n in sizes.ravel().tolist()], dtype=np.int64).reshape(sizes.shape)
 
 
 @dataclass(frozen=True)
