@@ -38,12 +38,12 @@ lint: env  ## style, format and types
 	.ci/with .venv ruff format --check --no-cache
 	.ci/with .venv mypy
 
-test-oldest:  ## the contract on the oldest versions that pyproject.toml allows
-test-newest:  ## the contract on the newest Spark
+test-oldest:  ## the contract and the feed on the oldest versions that pyproject.toml allows
+test-newest:  ## the contract and the feed on the newest Spark
 test-oldest: export PYTEST_ADDOPTS = -W "ignore:unclosed <socket:ResourceWarning"  # pyspark 4.0 never closes its own
 test-oldest test-newest: test-%: .venv-%/.ready
 	@.ci/setup-java .venv-$*
-	.ci/with .venv-$* .ci/test "classic $(CONTRACT) tests/evaluation" "connect $(CONTRACT)"
+	.ci/with .venv-$* .ci/test "classic $(CONTRACT) tests/evaluation tests/feed" "connect $(CONTRACT)"
 
 benchmark: env  ## measure what CONFIG=file.yaml asks for
 	.ci/with .venv python jobs/benchmark.py --config $(CONFIG)

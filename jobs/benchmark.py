@@ -44,6 +44,8 @@ from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.inputs import scored_rows
 from sparkimb.evaluation.ranking import RankingMetrics
 from sparkimb.evaluation.steps import DistributedSteps
+from sparkimb.feed.manifest import DIRECTORY
+from sparkimb.feed.parquet import materialize
 from sparkimb.neighbors import nearest_neighbors
 from sparkimb.streaming.balancer import StreamingBalancer
 from sparkimb.streaming.query import Status, start_balanced
@@ -92,6 +94,7 @@ class Ground:
         self.source = f"{config.path}/{name}"
         self.peer = f"{config.path}/{name}-peer"
         self.out = f"{config.path}/{name}-out"
+        self.files = config.files
         self.files_per_batch = -(-config.files // STREAM_BATCHES)
         if not self.storage.exists(f"{self.source}/_SUCCESS"):
             self._generate(config)
@@ -117,6 +120,15 @@ class Ground:
     def write(self, dataset: DataFrame) -> None:
         """Write to where nothing is kept."""
         dataset.write.parquet(self.out)
+
+    def training_set(self) -> str:
+        """Return where the generated rows lie as a training set for loaders, which is written at the first call."""
+        path = f"{self.source}-training"
+        if not self.storage.exists(f"{path}/{DIRECTORY}"):
+            self.storage.delete(path)
+            inputCols = [name for name in self.read().columns if name not in ("id", "label")]
+            materialize(self.read(), path, inputCols=inputCols, idCols=["id"], shards=self.files)
+        return self.local(path)
 
     def stream(self, files_per_batch: int | None = None) -> DataFrame:
         """Return the generated rows as a stream, of a few files a batch."""
@@ -423,6 +435,83 @@ def drift(ground: Ground) -> Contest:
     )
 
 
+def feed(ground: Ground) -> Contest:
+    """An epoch of float32 batches by petastorm, in the files' order, against the same row groups read by pyarrow."""
+    return _feed(ground, shuffle_rows=0)
+
+
+def feed_shuffled(ground: Ground) -> Contest:
+    """The same through a window of 200,000 rows; also against petastorm's own loader with a queue of as many."""
+    from feeds import shuffling_queue
+
+    path = ground.training_set()
+    return _feed(ground, shuffle_rows=200_000, baselines={"petastorm's queue": lambda: shuffling_queue(path, 200_000)})
+
+
+def feed_wide_window(ground: Ground) -> Contest:
+    """The same through a window of 800,000 rows, against one of 200,000."""
+    from feeds import epoch
+
+    narrow = _loader(ground, shuffle_rows=200_000)
+    return _feed(ground, shuffle_rows=800_000, baselines={"200,000 rows": lambda: epoch(narrow())})
+
+
+def feed_balanced(ground: Ground) -> Contest:
+    """The same through a window of 200,000 rows, with as many rows of each class in every batch."""
+    return _feed(ground, shuffle_rows=200_000, balance="uniform")
+
+
+def feed_memory(ground: Ground) -> Contest:
+    """Twenty epochs of that, against one: is memory after the second what it is at the end?"""
+    from feeds import epoch
+
+    marks: list[dict[str, int]] = []  # of the last run
+    make = _loader(ground, shuffle_rows=200_000, balance="uniform")
+
+    def subject() -> None:
+        marks.clear()
+        loader = make()
+        for number in range(1, 21):
+            epoch(loader)
+            if number in (2, 20):
+                marks.append({"epoch": number, **ground.processes.memory()})
+
+    return Contest(
+        subject=subject,
+        baselines={"one epoch": lambda: epoch(make())},
+        rows_in=20 * ground.rows_in,
+        rows_out=20 * ground.rows_in,
+        found={"memory": marks},
+    )
+
+
+def _feed(ground: Ground, *, baselines: Mapping[str, Work] | None = None, **settings: Any) -> Contest:
+    from feeds import epoch, row_groups, seconds_to_first_batch
+
+    path = ground.training_set()
+    by_petastorm, by_pyarrow = (_loader(ground, engine=engine, **settings) for engine in ("petastorm", "pyarrow"))
+    return Contest(
+        subject=lambda: epoch(by_petastorm()),
+        baselines={
+            "row groups": lambda: row_groups(path),
+            "pyarrow's engine": lambda: epoch(by_pyarrow()),
+            **(baselines or {}),
+        },
+        rows_in=ground.rows_in,
+        rows_out=epoch(by_petastorm()),
+        found={"first_batch_seconds": round(seconds_to_first_batch(by_petastorm()), 3)},
+    )
+
+
+def _loader(ground: Ground, *, engine: str = "petastorm", **settings: Any) -> Callable[[], Any]:
+    from feeds import BATCH_ROWS
+
+    from sparkimb.feed import petastorm, torch
+
+    make = {"petastorm": petastorm, "pyarrow": torch}[engine].make_torch_loader
+    return partial(make, ground.training_set(), BATCH_ROWS, **settings)
+
+
 def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
     ground.write(sampler.fitResample(ground.read()))
 
@@ -433,6 +522,7 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
         *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
         *(streaming, streaming_weights, streaming_balancer, streaming_memory, drift),
+        *(feed, feed_shuffled, feed_wide_window, feed_balanced, feed_memory),
     )
 }
 

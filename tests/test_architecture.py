@@ -146,3 +146,12 @@ def test_import_is_light_and_starts_no_session() -> None:
         "assert SparkSession.getActiveSession() is None"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+
+
+def test_training_and_reading_import_no_spark() -> None:
+    code = (
+        "import sys, sparkimb.feed.torch, sparkimb.feed.device, sparkimb.feed.petastorm; "
+        "from sparkimb.training import MLP, augment, fit, imbalanced_trainer, losses, transfer; "
+        "assert not {'pyspark', 'petastorm'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

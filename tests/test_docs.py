@@ -15,12 +15,15 @@ from pyspark.sql import SparkSession
 
 import sparkimb
 import sparkimb.evaluation
+import sparkimb.feed
 import sparkimb.streaming
+import sparkimb.training
+from sparkimb.feed.petastorm import install_compat
 from sparkimb.testing import documented_parameters, signature_parameters
 
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ["sparkimb", *(module.name for module in pkgutil.walk_packages(sparkimb.__path__, "sparkimb."))]
-PACKAGES = (sparkimb, sparkimb.evaluation, sparkimb.streaming)
+PACKAGES = (sparkimb, sparkimb.evaluation, sparkimb.feed, sparkimb.streaming, sparkimb.training)
 PUBLIC = {name: getattr(package, name) for package in PACKAGES for name in package.__all__}
 STAGES = [
     cls for cls in PUBLIC.values() if inspect.isclass(cls) and issubclass(cls, Params) and signature_parameters(cls)
@@ -41,6 +44,7 @@ def test_public_names_say_what_they_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_doctests(name: str) -> None:
+    install_compat()  # two modules of the feed import petastorm
     module = importlib.import_module(name)
     assert doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE).failed == 0
 

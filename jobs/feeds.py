@@ -1,0 +1,62 @@
+"""One epoch of a training set: as the loaders read it, and as pyarrow and petastorm do by themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+
+from sparkimb.feed.manifest import Manifest
+from sparkimb.feed.petastorm import install_compat
+
+BATCH_ROWS = 4_096
+
+
+def epoch(loader: Iterable[Any]) -> int:
+    """Take every batch, and return the rows."""
+    return sum(len(batch.labels) for batch in loader)
+
+
+def seconds_to_first_batch(loader: Iterable[Any]) -> float:
+    """Return how long a new loader takes until its first batch is there."""
+    began = time.perf_counter()
+    next(iter(loader))
+    return time.perf_counter() - began
+
+
+def row_groups(path: str) -> int:
+    """Read all row groups by pyarrow, each to a tensor of features and one of codes, and return the rows: the floor."""
+    manifest = Manifest.read(path)
+    rows = 0
+    for shard in manifest.shards:
+        with pq.ParquetFile(f"{path}/{shard.file}") as file:
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group, columns=[*manifest.features, manifest.label])
+                torch.from_numpy(table.column(manifest.label).to_numpy())
+                columns = [torch.from_numpy(table.column(name).to_numpy()) for name in manifest.features]
+                rows += len(torch.stack(columns, dim=1))
+    return rows
+
+
+def shuffling_queue(path: str, capacity: int) -> int:
+    """Read an epoch by petastorm's own loader with its shuffling queue, and return the rows."""
+    install_compat()
+    from petastorm import make_batch_reader
+    from petastorm.pytorch import BatchedDataLoader
+
+    manifest = Manifest.read(path)
+    reader = make_batch_reader(
+        [f"file://{path}/{shard.file}" for shard in manifest.shards],
+        schema_fields=[*manifest.features, manifest.label],
+        workers_count=2,
+        shuffle_row_groups=True,
+        num_epochs=1,
+    )
+    rows = 0
+    with BatchedDataLoader(reader, batch_size=BATCH_ROWS, shuffling_queue_capacity=capacity) as loader:
+        for batch in loader:
+            rows += len(torch.stack([batch[name] for name in manifest.features], dim=1))
+    return rows
