@@ -119,7 +119,7 @@ def test_the_model_scores_the_untouched_rows_on_spark(spark, trained, balanced):
 def test_scores_of_more_classes(spark):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5))
-    rows = spark.createDataFrame([([0.5, -1.0],), ([2.0, 3.0],), ([0.0, 0.0],)], "x array<double>")
+    rows = spark.createDataFrame([([0.5, -1.0],), ([2.0, 3.0],), ([0.0, 0.0],)], "x array<double>").coalesce(1)
     found = rows.select("x", probability_udf(model, width=2, classes=3)("x").alias("p")).toPandas()
     expected = torch.softmax(model.eval()(torch.tensor([list(x) for x in found["x"]]).float()), 1)
     torch.testing.assert_close(torch.tensor([list(p) for p in found["p"]]).float(), expected.detach())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from feed.data import write_training_set
 from torch import Tensor, nn
 from training.batches import MemoryLoader, rows
 
@@ -31,6 +32,7 @@ from transformers import (
 
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.loader import Batch
+from sparkimb.feed.torch import make_torch_loader
 from sparkimb.training.huggingface import imbalanced_trainer
 from sparkimb.training.losses import FocalLoss, LDAMLoss, LogitAdjustedLoss, WeightedCrossEntropyLoss
 
@@ -253,6 +255,18 @@ def test_a_saved_training_goes_on_exactly(tmp_path: Path, saved: int) -> None:
     assert resumed.state.global_step == straight.state.global_step == 18
     expected = state(straight.model)
     assert all(torch.equal(value, expected[name]) for name, value in state(resumed.model).items())
+
+
+def test_the_feeds_loader_gives_balanced_batches(tmp_path: Path) -> None:
+    write_training_set(tmp_path / "set", (900, 100))
+    loss = Recorded(FocalLoss())
+    with make_torch_loader(str(tmp_path / "set"), 64, balance="uniform") as loader:
+        cls = imbalanced_trainer(loss=loss, loader=loader)
+        trainer = cls(Table(PretrainedConfig()), arguments(tmp_path, num_train_epochs=2))
+        trainer.train()
+        assert trainer.num_examples(trainer.get_train_dataloader()) == 1000
+    assert trainer.state.global_step == 2 * 16
+    assert all(abs(2 * int(labels.sum()) - len(labels)) <= 2 for _, labels in loss.calls)
 
 
 def test_images_and_inputs_of_your_own(tmp_path: Path) -> None:
