@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
 from sparkimb.feed.manifest import Manifest
-from sparkimb.feed.petastorm import install_compat
+from sparkimb.feed.petastorm_compat import install_compat
 
 BATCH_ROWS = 4_096
 
@@ -35,9 +37,10 @@ def row_groups(path: str) -> int:
         with pq.ParquetFile(f"{path}/{shard.file}") as file:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group, columns=[*manifest.features, manifest.label])
-                torch.from_numpy(table.column(manifest.label).to_numpy())
-                columns = [torch.from_numpy(table.column(name).to_numpy()) for name in manifest.features]
-                rows += len(torch.stack(columns, dim=1))
+                torch.from_numpy(table.column(manifest.label).to_numpy().copy())
+                # Of the ways to make one matrix of the columns the fastest, by far.
+                columns = np.stack([table.column(name).to_numpy() for name in manifest.features])
+                rows += len(torch.from_numpy(columns).T.contiguous())
     return rows
 
 
@@ -49,7 +52,7 @@ def shuffling_queue(path: str, capacity: int) -> int:
 
     manifest = Manifest.read(path)
     reader = make_batch_reader(
-        [f"file://{path}/{shard.file}" for shard in manifest.shards],
+        [(Path(path).absolute() / shard.file).as_uri() for shard in manifest.shards],
         schema_fields=[*manifest.features, manifest.label],
         workers_count=2,
         shuffle_row_groups=True,

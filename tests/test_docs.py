@@ -18,7 +18,7 @@ import sparkimb.evaluation
 import sparkimb.feed
 import sparkimb.streaming
 import sparkimb.training
-from sparkimb.feed.petastorm import install_compat
+from sparkimb.feed.petastorm_compat import install_compat
 from sparkimb.testing import documented_parameters, signature_parameters
 
 README = Path(__file__).parent.parent / "README.md"
