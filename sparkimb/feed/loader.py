@@ -319,7 +319,7 @@ class Loader(IterableDataset[Batch]):
             assert self._manifest.weight is not None
             return Weighted(steps=steps, column=self._manifest.weight)
         if self._shares is None:
-            return Natural(steps=steps, shuffled=self._shuffle_rows > 0)
+            return Natural(steps=steps, in_turn=self._shuffle_rows == 0)
         if self._rare and self._pool is None:
             self._pool = read_pool(self._engine, self._manifest, self._rare)
         pool = self._pool and rank_pool(

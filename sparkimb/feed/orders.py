@@ -61,6 +61,11 @@ class Order(Protocol):
         """Return other rows that are drawn too."""
         ...
 
+    @property
+    def in_turn(self) -> bool:
+        """Return whether the window's rows are drawn as they come, each once."""
+        ...
+
     def span(self, window: Window) -> tuple[int, int]:
         """Return which of the rows drawn in the epoch are drawn from a window: [first, last)."""
         ...
@@ -76,10 +81,10 @@ class Order(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Natural:
-    """Every row once, shuffled within the window or as they come."""
+    """Every row once, in turn or shuffled within the window."""
 
     steps: Steps
-    shuffled: bool
+    in_turn: bool
     pool: None = None
 
     def span(self, window: Window) -> tuple[int, int]:
@@ -91,7 +96,7 @@ class Natural:
 
     def draw(self, window: Window, block: Block) -> NDArray[np.int64]:
         """Return a permutation of the rows."""
-        return self.steps.generator(window).permutation(len(block)) if self.shuffled else np.arange(len(block))
+        return self.steps.generator(window).permutation(len(block))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,7 @@ class Weighted:
 
     steps: Steps
     column: str
+    in_turn: bool = False
     pool: None = None
 
     def span(self, window: Window) -> tuple[int, int]:
@@ -141,6 +147,7 @@ class Mixed:
     shares: NDArray[np.float64]
     labels: Sequence[Label]
     pool: Pool | None
+    in_turn: bool = False
     _draws: dict[int, EvenDraws] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -23,17 +23,23 @@ from sparkimb.feed.tally import Tally
 
 
 class _Drawn(NamedTuple):
-    """Rows [first, last) of those drawn in an epoch: the window's by order, and the pool's, numbered on from them."""
+    """Rows [first, last) of those drawn in an epoch: the window's by order, and the pool's, numbered on from them.
+
+    Where the order is None, they are the window's in turn.
+    """
 
     first: int
     last: int
     block: Block
-    order: NDArray[np.int64]
+    order: NDArray[np.int64] | None
     pool: Pool | None
     buffer: NDArray[np.float32] | None
 
     def rows(self, start: int, stop: int) -> Block:
-        index = self.order[start - self.first : stop - self.first]
+        start, stop = start - self.first, stop - self.first
+        if self.order is None:
+            return gather([cut(self.block, start, stop)], stop - start)
+        index = self.order[start:stop]
         return take(self.block, index) if self.pool is None else interleave(self.block, self.pool.block, index)
 
 
@@ -102,6 +108,8 @@ class WindowReader:
                 left.set()
 
     def _load(self, window: Window, pieces: Iterator[Block], order: Order) -> _Drawn:
+        if order.in_turn:  # then a window is one row group, and is copied as batches are cut from it
+            return _Drawn(*order.span(window), next(pieces), None, None, None)
         buffer = None
         if self.manifest.layout != "bytes":
             buffer = self._free.pop() if self._free else np.empty((self.capacity, self.manifest.width), np.float32)
