@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -162,10 +164,11 @@ class StreamingBalancer:
             Repeated rows are whole, ids included, as online bagging wants it; rows made have nulls in every column but
             features and label.
     New classes: pass as they are in their first batch, and have a rate from the next one on.
-    Cost:   a batch: one aggregate over label, id and feature columns, and with "smote" one filter over the smaller
-            classes, of which at most 4 reservoirRows a class are collected (a class has about that many only in the
-            first batches).  The majority stays in the JVM; rows of classes that grow pass through Python, without a
-            shuffle.  Nothing is cached: a source is read once for the count and once or twice for the rows.
+    Cost:   a batch: one aggregate over label, id and feature columns, one more where rows cannot be used, and with
+            "smote" one filter over the smaller classes, of which at most 4 reservoirRows a class are collected (a class
+            has about that many only in the first batches).  The majority stays in the JVM; rows of classes that grow
+            pass through Python, without a shuffle.  Nothing is cached: a source is read once for the count and once or
+            twice for the rows.
     The same rows, seed and batches give the same output rows and the same state, whatever the partitioning.
 
     References
@@ -267,19 +270,19 @@ class StreamingBalancer:
 
     def sound(self, batch: DataFrame) -> DataFrame:
         """Return the rows of a batch that can be used: lazy, a filter."""
-        return batch.where(F.isnull(self._fault(batch)))
+        return batch.where(self._is_sound(batch))
 
     def rejected(self, batch: DataFrame) -> DataFrame:
         """Return the rows of a batch that cannot be used, with the column `reason`: lazy, a filter."""
         name = reason_name(batch)
-        return batch.withColumn(name, self._fault(batch)).where(F.isnotnull(column(name)))
+        return batch.where(~self._is_sound(batch)).withColumn(name, self._fault(batch))
 
     def look(self, batch: DataFrame, state: BalancerState) -> BatchCounts:
-        """Count the rows that came and the rows that will go out: one job, one grouped aggregate."""
+        """Count the rows that came and that will go out: one job, one grouped aggregate; one more for rows rejected."""
         newest = (
             F.unix_micros(F.max(column(self.timeCol)).cast("timestamp")) if self.timeCol is not None else F.lit(None)
         )
-        groups = batch.groupBy(column(self.labelCol).alias("label"), self._fault(batch).alias("reason")).agg(
+        groups = batch.groupBy(column(self.labelCol).alias("label"), self._is_sound(batch).alias("sound")).agg(
             F.count(F.lit(1)).alias("rows"), F.sum(self._copies(batch, state)).alias("out"), newest.alias("newest")
         )
         found = groups.limit(MAX_CLASSES + 1).collect()
@@ -289,11 +292,11 @@ class StreamingBalancer:
                 "Is it a continuous column or an id? Bin it, or name another column."
             )
         times = [row["newest"] for row in found if row["newest"] is not None]
-        good = sorted((row for row in found if row["reason"] is None), key=lambda row: str(row["label"]))
+        good = sorted((row for row in found if row["sound"]), key=lambda row: str(row["label"]))
         rejected: dict[str, int] = {}
-        for row in found:
-            if row["reason"] is not None:
-                rejected[row["reason"]] = rejected.get(row["reason"], 0) + row["rows"]
+        if len(good) < len(found):
+            reasons = batch.where(~self._is_sound(batch)).groupBy(self._fault(batch).alias("reason")).count()
+            rejected = {row["reason"]: row["count"] for row in reasons.collect()}
         return BatchCounts(
             {row["label"]: row["rows"] for row in good if row["label"] is not None},
             {row["label"]: row["out"] for row in good if row["label"] is not None},
@@ -401,21 +404,41 @@ class StreamingBalancer:
             dataset, featuresCol=self.featuresCol or "", inputCols=self.inputCols, categoricalCols=None
         )
 
-    def _fault(self, dataset: DataFrame) -> Column:
-        """Say what is wrong with a row; null where nothing is."""
+    def _is_sound(self, dataset: DataFrame) -> Column:
+        """Say whether a row can be used.
+
+        This looks at every row, so its code is kept short: Java compiles no method of more than 8,000 bytes, and Spark
+        makes one of all that is done with a row.
+        """
         label = column(self.labelCol)
-        fault = F.when(F.lit(False), F.lit(""))
-        if self.unlabelled == "reject":
-            fault = fault.when(F.isnull(label), F.lit(f"label '{self.labelCol}' is null"))
+        sound = F.isnotnull(label) if self.unlabelled == "reject" else F.lit(True)
         if isinstance(dataset.schema[self.labelCol].dataType, FractionalType):
-            fault = fault.when(F.isnan(label), F.lit(f"label '{self.labelCol}' is NaN"))
-        features = self._features(dataset)
-        if features is None or self.missingFeatures == "pass":
-            return fault
-        for name in features.numeric:
+            sound = sound & (F.isnull(label) | ~F.isnan(label))
+        features = self._checked(dataset)
+        if features is not None and features.form == "columns":
+            # Null, NaN and infinity times 0 are not 0, nor is a sum with one of them.
+            nothing = (column(name).cast("double") * F.lit(0.0) for name in features.numeric)
+            sound = sound & F.coalesce(reduce(add, nothing) == F.lit(0.0), F.lit(False))
+        elif features is not None:
+            for name in features.numeric:
+                sound = sound & ~_missing(dataset, name, features.form)
+        return sound
+
+    def _fault(self, dataset: DataFrame) -> Column:
+        """Say what is wrong with a row that cannot be used: the label, or the first feature at fault."""
+        label, name = column(self.labelCol), f"label '{self.labelCol}'"
+        faults = [F.when(F.isnull(label), F.lit(f"{name} is null"))] if self.unlabelled == "reject" else []
+        if isinstance(dataset.schema[self.labelCol].dataType, FractionalType):
+            faults.append(F.when(F.isnan(label), F.lit(f"{name} is NaN")))
+        features = self._checked(dataset)
+        for name in () if features is None else features.numeric:
             what = F.lit(f"feature '{name}' is null, NaN or infinite")
-            fault = fault.when(_missing(dataset, name, features.form), what)
-        return fault
+            faults.append(F.when(_missing(dataset, name, features.form), what))
+        # By a function over an array, whose code is not part of that method.
+        return F.get(F.filter(F.array(*faults, F.lit(None).cast("string")), F.isnotnull), 0)
+
+    def _checked(self, dataset: DataFrame) -> Features | None:
+        return self._features(dataset) if self.missingFeatures == "reject" else None
 
 
 def reason_name(dataset: DataFrame) -> str:
