@@ -295,13 +295,14 @@ class StreamingBalancer:
         good = sorted((row for row in found if row["sound"]), key=lambda row: str(row["label"]))
         rejected: dict[str, int] = {}
         if len(good) < len(found):
-            reasons = batch.where(~self._is_sound(batch)).groupBy(self._fault(batch).alias("reason")).count()
-            rejected = {row["reason"]: row["count"] for row in reasons.collect()}
+            reasons = batch.where(~self._is_sound(batch)).groupBy(self._fault(batch).alias("reason"))
+            counted = reasons.agg(F.count(F.lit(1)).alias("rows")).collect()
+            rejected = dict(sorted((row["reason"], row["rows"]) for row in counted))
         return BatchCounts(
             {row["label"]: row["rows"] for row in good if row["label"] is not None},
             {row["label"]: row["out"] for row in good if row["label"] is not None},
             sum(row["rows"] for row in good if row["label"] is None),
-            dict(sorted(rejected.items())),
+            rejected,
             max(times, default=None),
         )
 
