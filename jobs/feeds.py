@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,11 @@ def shuffling_queue(path: str, capacity: int) -> int:
         num_epochs=1,
     )
     rows = 0
-    with BatchedDataLoader(reader, batch_size=BATCH_ROWS, shuffling_queue_capacity=capacity) as loader:
+    with (
+        warnings.catch_warnings(),
+        BatchedDataLoader(reader, batch_size=BATCH_ROWS, shuffling_queue_capacity=capacity) as loader,
+    ):
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # petastorm's tensors of Arrow's
         for batch in loader:
             rows += len(torch.stack([batch[name] for name in manifest.features], dim=1))
     return rows

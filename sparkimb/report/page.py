@@ -6,7 +6,6 @@ import hashlib
 import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkimb.errors import SparkimbError
@@ -171,7 +170,6 @@ def _plots(treatments: Sequence[Mapping[str, Any]], *, prevalence: float) -> dic
     }
 
 
-@cache
 def _template() -> Template:
     script = package_text("explorer.js")
     environment = new_environment()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sparkimb.errors import SparkimbError
@@ -241,7 +240,6 @@ def _shown_events(stream: Stream) -> tuple[list[tuple[float, Row]], int, int]:
     return sorted(kept, key=lambda item: item[0]), left_out["alarm"], left_out["warning"]
 
 
-@cache
 def _template() -> Template:
     environment = new_environment()
     environment.globals |= {

@@ -432,9 +432,10 @@ class StreamingBalancer:
         if isinstance(dataset.schema[self.labelCol].dataType, FractionalType):
             faults.append(F.when(F.isnan(label), F.lit(f"{name} is NaN")))
         features = self._checked(dataset)
-        for name in () if features is None else features.numeric:
-            what = F.lit(f"feature '{name}' is null, NaN or infinite")
-            faults.append(F.when(_missing(dataset, name, features.form), what))
+        if features is not None:
+            for feature in features.numeric:
+                what = F.lit(f"feature '{feature}' is null, NaN or infinite")
+                faults.append(F.when(_missing(dataset, feature, features.form), what))
         # By a function over an array, whose code is not part of that method.
         return F.get(F.filter(F.array(*faults, F.lit(None).cast("string")), F.isnotnull), 0)
 
