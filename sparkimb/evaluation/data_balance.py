@@ -418,7 +418,7 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
 
 def _log_of_power_mean(logs: Numbers, power: float) -> float:
     """Return ln(mean(x^power)^(1/power)) of the logarithms of x: accurate near power 0, and without overflow."""
-    if power == 0:
+    if abs(power) < 1e-100:  # as good as 0, and products with it could lose their digits
         return float(logs.mean())
     scaled = power * logs
     top = scaled.max()
