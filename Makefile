@@ -6,7 +6,7 @@ STREAMS = $(addprefix tests/streaming/,test_one_object.py test_query.py test_sta
 # Parts of the suite that take as long as the rest of it, and as long as Connect's contract with what runs after it.
 JOBS = tests/jobs tests/feed tests/training $(wildcard tests/test_adviser.py tests/test_cli.py tests/test_docs.py tests/test_report*.py)
 BESIDE = tests/evaluation tests/streaming
-REST = $(JOBS) $(BESIDE)
+ELSEWHERE = $(JOBS) $(BESIDE)
 
 JARS := $(wildcard ../shared/jars)
 ifneq ($(JARS),)
@@ -25,7 +25,7 @@ demo: env  ## balance a small data set and show what changed
 	.ci/with .venv sparkimb balance --config conf/balance/demo.yaml
 
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
-	.ci/with .venv .ci/test "classic $(REST:%=--ignore=%)" "classic $(JOBS)" "connect $(CONTRACT); classic $(BESIDE)"
+	.ci/with .venv .ci/test "classic $(ELSEWHERE:%=--ignore=%)" "classic $(JOBS)" "connect $(CONTRACT); classic $(BESIDE)"
 
 test-contract: env  ## what takes long: the rest of the contract, and on Spark Connect evaluation and streams
 	.ci/with .venv .ci/test "classic -m slow" "connect -m slow $(CONTRACT) tests/evaluation $(STREAMS)"
