@@ -227,6 +227,7 @@ class TrainJob:
             **sets,
             "loss": loss,
             "loss_options": loss_options,
+            "augment": self.augment(),
             **config.model.model_dump(),
             "batch_size": config.batches.size,
             **config.batches.model_dump(exclude={"size", "balance"}),
@@ -251,11 +252,25 @@ class TrainJob:
         given = self.config.batches.balance
         if not isinstance(given, dict) or self.config.data.balanced is None:
             return given
-        shares = {text_of(label): share for label, share in given.items()}
-        unknown = sorted(set(shares) - set(self.labels))
+        return self.by_code("batches.balance", given)
+
+    def augment(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the augmentations, with probabilities by class code."""
+        found = []
+        for name, options in self.config.augmentations:
+            chances = options.get("probability")
+            if isinstance(chances, dict):
+                options = {**options, "probability": self.by_code(f"augment.{name}.probability", chances)}
+            found.append((name, options))
+        return found
+
+    def by_code(self, key: str, given: Mapping[Any, float]) -> dict[int, float]:
+        """Return what a config says of labels, by their codes."""
+        labels = [text_of(label) for label in self.labels]
+        unknown = sorted({text_of(label) for label in given} - set(labels))
         if unknown:
-            raise SparkimbError(f"batches.balance names {unknown}. Labels are: {', '.join(self.labels)}.")
-        return {self.labels.index(label): share for label, share in shares.items()}
+            raise SparkimbError(f"{key} names {unknown}. Labels are: {', '.join(labels)}.")
+        return {labels.index(text_of(label)): number for label, number in given.items()}
 
     def results(self, trained: Mapping[str, Any], sets: Mapping[str, str], seconds: float) -> dict[str, Any]:
         """Gather what metrics.json holds."""

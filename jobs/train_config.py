@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 from config import Config, nearest
 from pydantic import Field, field_validator, model_validator
 
 from sparkimb.training.losses import LOSSES, from_counts
+from sparkimb.training.tabular import AUGMENTATIONS, augmentation
 
 # Losses that correct for the prior of the rows they are built from, which class-balanced batches do too.
 CORRECTING = ("cross_entropy", "focal", "class_balanced", "logit_adjusted", "balanced_softmax")
 # What an output may be continued with, though it was begun otherwise.
 MAY_CHANGE = {"epochs", "patience", "spark", "distributed"}
+
+Named: TypeAlias = str | dict[str, dict[str, Any]]  # a name, or one with parameters: {focal: {gamma: 1}}
 
 
 class Data(Config):
@@ -81,7 +86,8 @@ class Train(Config):
     name: str = Field(default="train", min_length=1)
     data: Data
     model: Model = Model()
-    loss: str | dict[str, dict[str, Any]] = "focal"  # by its name or with parameters: {focal: {gamma: 1}}
+    loss: Named = "focal"
+    augment: list[Named] = Field(default_factory=list)  # of the rows of each batch, one after the other
     batches: Batches = Batches()
     optimizer: Optimizer = Optimizer()
     epochs: int = Field(default=20, ge=1)
@@ -95,19 +101,21 @@ class Train(Config):
 
     @field_validator("loss")
     @classmethod
-    def _known_loss(cls, loss: str | dict[str, dict[str, Any]]) -> str | dict[str, dict[str, Any]]:
-        if isinstance(loss, dict) and len(loss) != 1:
-            raise ValueError(f"the loss is one name with its parameters; found {list(loss)}")
-        name, options = (loss, {}) if isinstance(loss, str) else next(iter(loss.items()))
-        if name not in LOSSES:
-            raise ValueError(f"'{name}' is no loss{nearest(name, LOSSES)}; use one of {', '.join(LOSSES)}")
-        if {"reduction", "ignore_index"} & set(options):
-            raise ValueError("reduction and ignore_index are set by the job; leave them out")
-        try:
-            from_counts(name, [1, 1], **options)
-        except TypeError as error:
-            raise ValueError(f"{name}: {str(error).split('() ')[-1]}") from None
+    def _known_loss(cls, loss: Named) -> Named:
+        name, options = _known(loss, "loss", LOSSES, set_by_job=("reduction", "ignore_index"))
+        _try(name, partial(from_counts, name, [1, 1], **options))
         return loss
+
+    @field_validator("augment")
+    @classmethod
+    def _known_augmentations(cls, augment: list[Named]) -> list[Named]:
+        for given in augment:
+            name, options = _known(given, "augmentation", AUGMENTATIONS, set_by_job=("classes", "counts", "std"))
+            chances = options.get("probability")
+            if isinstance(chances, dict):  # by label, of which nothing is known yet
+                options = {**options, "probability": dict(enumerate(chances.values()))}
+            _try(name, partial(augmentation, name, [1, 1], **options))
+        return augment
 
     @model_validator(mode="after")
     def _corrected_once(self) -> Train:
@@ -124,13 +132,41 @@ class Train(Config):
     @property
     def loss_and_options(self) -> tuple[str, dict[str, Any]]:
         """The loss's name and its parameters."""
-        if isinstance(self.loss, str):
-            return self.loss, {}
-        ((name, options),) = self.loss.items()
-        return name, options
+        return _name_and_options(self.loss)
+
+    @property
+    def augmentations(self) -> list[tuple[str, dict[str, Any]]]:
+        """The augmentations' names and their parameters."""
+        return [_name_and_options(given) for given in self.augment]
 
     @property
     def identity(self) -> dict[str, Any]:
         """What must be as it was for a training to go on where it stopped."""
         given = self.model_dump(mode="json", exclude={*MAY_CHANGE, "output"})
         return dict(given)
+
+
+def _name_and_options(given: Named) -> tuple[str, dict[str, Any]]:
+    return (given, {}) if isinstance(given, str) else next(iter(given.items()))
+
+
+def _known(
+    given: Named, what: str, known: Mapping[str, Any], *, set_by_job: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """Return the name and the parameters of what there is one of."""
+    if isinstance(given, dict) and len(given) != 1:
+        raise ValueError(f"{what}: one name with its parameters is wanted; found {list(given)}")
+    name, options = _name_and_options(given)
+    if name not in known:
+        raise ValueError(f"'{name}' is no {what}{nearest(name, known)}; use one of {', '.join(known)}")
+    if taken := [option for option in set_by_job if option in options]:
+        raise ValueError(f"{name}: {' and '.join(taken)} is set by the job; leave it out")
+    return name, options
+
+
+def _try(name: str, make: Callable[[], Any]) -> None:
+    """Say what is wrong with the parameters."""
+    try:
+        make()
+    except TypeError as error:
+        raise ValueError(f"{name}: {str(error).split('() ')[-1]}") from None

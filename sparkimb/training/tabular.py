@@ -8,19 +8,27 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.optim import AdamW
 
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.loader import Loader
 from sparkimb.feed.manifest import Manifest
 from sparkimb.training import losses, ranks
+from sparkimb.training.augment import Augmentation, Compose, FeatureDropout, GaussianNoise, Mixup, ReMix
 from sparkimb.training.metrics import metrics_of, predict
 from sparkimb.training.mlp import MLP, feature_moments
 from sparkimb.training.trainer import fit
 
 # The feed's modules, imported when they are asked for: the second needs petastorm.
 ENGINES = {"pyarrow": "sparkimb.feed.torch", "petastorm": "sparkimb.feed.petastorm"}
+
+AUGMENTATIONS: Mapping[str, type[Augmentation]] = {
+    "gaussian_noise": GaussianNoise,
+    "feature_dropout": FeatureDropout,
+    "mixup": Mixup,
+    "remix": ReMix,
+}
 
 
 def train_mlp(
@@ -30,6 +38,7 @@ def train_mlp(
     test: str | None = None,
     loss: str = "focal",
     loss_options: Mapping[str, Any] | None = None,
+    augment: Sequence[tuple[str, Mapping[str, Any]]] = (),
     hidden: Sequence[int] = (256, 128),
     dropout: float = 0.1,
     batch_size: int = 4096,
@@ -54,6 +63,9 @@ def train_mlp(
     loss_options : dict, optional
         A loss of `sparkimb.training.losses` and its parameters, built from the training set's counts: of rows, or the
         sums of their weights, so that what weights correct for already is not corrected for again.
+    augment : list of (str, dict)
+        Keys of AUGMENTATIONS and their parameters, done one after the other.  The spread of noise, and what stands for
+        features dropped, are those of all training rows.
     hidden, dropout
         See `MLP`.
     batch_size : int, default=4096
@@ -115,6 +127,7 @@ def train_mlp(
             loss=losses.from_counts(loss, counts, **(loss_options or {})),
             optimizer=AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay),
             validation=None if validation is None else natural(validation),
+            augment=Compose([augmentation(n, manifest.counts, mean=mean, std=std, **o) for n, o in augment]),
             seed=seed,
             **options,
         )
@@ -129,6 +142,29 @@ def train_mlp(
             "stopped_early": fitted.stopped_early,
             "test": metrics_of(*predict(model, natural(test))) if tested and test is not None else None,
         }
+
+
+def augmentation(
+    name: str, counts: Sequence[int], *, mean: Tensor | None = None, std: Tensor | None = None, **options: Any
+) -> Augmentation:
+    """Build an augmentation of AUGMENTATIONS for training rows of these classes.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Rows of each class, by code.
+    mean, std : Tensor [features], optional
+        Of the training rows' features.
+    **options
+        Parameters of the augmentation.
+    """
+    known: dict[str, dict[str, Any]] = {
+        "gaussian_noise": {"std": std},
+        "feature_dropout": {"fill": 0.0 if mean is None else mean},
+        "mixup": {"classes": len(counts)},
+        "remix": {"counts": counts},
+    }
+    return AUGMENTATIONS[name](**{**known[name], **options})
 
 
 def _weights_by_class(loader: Loader, classes: int) -> list[float]:

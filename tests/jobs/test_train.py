@@ -186,6 +186,22 @@ def test_sets_that_are_there_need_no_spark(sets, tmp_path):
     assert TrainJob(Train.model_validate(changed), no_spark).run()["history"] != results["history"]
 
 
+def test_augmentation_of_rows_by_label(sets, tmp_path):
+    steps = [{"gaussian_noise": {"probability": {1: 0.5}}}, {"feature_dropout": {"rate": 0.5}}, "remix", "mixup"]
+    plain = TrainJob(Train.model_validate(settings(sets, tmp_path / "plain")), no_spark).run()
+    histories = [plain["history"]]
+    for i, step in enumerate(steps):
+        given = settings(sets, tmp_path / f"{i}", augment=[step])
+        histories.append(TrainJob(Train.model_validate(given), no_spark).run()["history"])
+    losses = {tuple(epoch["loss"] for epoch in history) for history in histories}
+    assert len(losses) == len(histories)
+    given = settings(sets, tmp_path / "never", augment=[{"gaussian_noise": {"probability": {1: 0.0}}}])
+    assert TrainJob(Train.model_validate(given), no_spark).run()["history"] == plain["history"]
+    given = settings(sets, tmp_path / "unknown", augment=[{"gaussian_noise": {"probability": {"fraud": 1}}}])
+    with pytest.raises(SparkimbError, match=r"augment.gaussian_noise.probability names \['fraud'\]. Labels are: 0, 1"):
+        TrainJob(Train.model_validate(given), no_spark).run()
+
+
 def test_outputs_that_are_not_ours_are_left_alone(sets, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("")
@@ -213,7 +229,13 @@ def test_the_configs_that_are_shipped_are_sound():
         ({"loss": "focl"}, "loss: 'focl' is no loss (did you mean 'focal'?)"),
         ({"loss": {"focal": {"gama": 1}}}, "loss: focal: got an unexpected keyword argument 'gama'"),
         ({"loss": {"focal": {"gamma": -1}}}, "loss: gamma is -1"),
-        ({"loss": {"focal": {}, "dice": {}}}, "loss: the loss is one name"),
+        ({"loss": {"focal": {}, "dice": {}}}, "loss: one name with its parameters is wanted"),
+        ({"loss": {"focal": {"reduction": "sum"}}}, "loss: focal: reduction is set by the job"),
+        ({"augment": ["mixupp"]}, "'mixupp' is no augmentation (did you mean 'mixup'?)"),
+        ({"augment": [{"remix": {"counts": [1, 2]}}]}, "remix: counts is set by the job"),
+        ({"augment": [{"mixup": {"alpha": 0}}]}, "Mixup.alpha is 0"),
+        ({"augment": [{"mixup": {"beta": 1}}]}, "mixup: got an unexpected keyword argument 'beta'"),
+        ({"augment": [{"mixup": {"probability": {"fraud": 2}}}]}, "Mixup.probability is"),
         ({"batches": {"balance": "uniform"}}, "loss 'focal' corrects for the classes' shares"),
         ({"epochs": 0}, "epochs is 0"),
         ({"optimiser": {}}, "optimiser is not a known key (did you mean 'optimizer'?)"),
