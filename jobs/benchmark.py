@@ -126,9 +126,13 @@ class Ground:
         path = f"{self.source}-training"
         if not self.storage.exists(f"{path}/{DIRECTORY}"):
             self.storage.delete(path)
-            inputCols = [name for name in self.read().columns if name not in ("id", "label")]
-            materialize(self.read(), path, inputCols=inputCols, idCols=["id"], shards=self.files)
+            self.materialize(path)
         return self.local(path)
+
+    def materialize(self, path: str) -> None:
+        """Write the generated rows as a training set for loaders."""
+        inputCols = [name for name in self.read().columns if name not in ("id", "label")]
+        materialize(self.read(), path, inputCols=inputCols, idCols=["id"], shards=self.files)
 
     def stream(self, files_per_batch: int | None = None) -> DataFrame:
         """Return the generated rows as a stream, of a few files a batch."""
@@ -435,6 +439,16 @@ def drift(ground: Ground) -> Contest:
     )
 
 
+def training_set(ground: Ground) -> Contest:
+    """A training set for loaders written by `materialize`, against a copy of the rows."""
+    return Contest(
+        subject=lambda: ground.materialize(ground.out),
+        baselines={"copy": lambda: ground.copy(ground.source)},
+        rows_in=ground.rows_in,
+        rows_out=ground.rows_in,
+    )
+
+
 def feed(ground: Ground) -> Contest:
     """An epoch of float32 batches by petastorm, in the files' order, against the same row groups read by pyarrow."""
     return _feed(ground, shuffle_rows=0)
@@ -525,7 +539,7 @@ CONTESTS: dict[str, Callable[[Ground], Contest]] = {
         *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
         *(streaming, streaming_weights, streaming_balancer, streaming_memory, drift),
-        *(feed, feed_shuffled, feed_wide_window, feed_balanced, feed_memory),
+        *(training_set, feed, feed_shuffled, feed_wide_window, feed_balanced, feed_memory),
     )
 }
 
