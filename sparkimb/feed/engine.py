@@ -1,4 +1,4 @@
-"""What reads row groups for a loader, and what every such engine checks: files and rows are as the manifest says."""
+"""What reads row groups for a loader, and what every such engine checks of its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import fs
@@ -66,7 +65,7 @@ class Engine(Protocol):
         Raises
         ------
         SparkimbError
-            For a file that is missing, damaged or other than the manifest says, for rows that `check_block` refuses,
+            For a file that is missing, damaged or other than the manifest says, for rows that `decode` refuses,
             and where no row group comes within the timeout.
         """
         ...
@@ -126,12 +125,12 @@ def open_shard(where: fs.FileSystem, root: str, manifest: Manifest, shard: int) 
     try:
         file = pq.ParquetFile(where.open_input_file(path))
     except (pa.ArrowInvalid, OSError) as error:
-        raise _changed(path, f"cannot be read as Parquet ({error})") from error
+        raise changed(path, f"cannot be read as Parquet ({error})") from error
     try:
         footer = file.metadata
         found = tuple(footer.row_group(i).num_rows for i in range(footer.num_row_groups))
         if found != written.row_groups:
-            raise _changed(
+            raise changed(
                 path, f"has row groups of {_short(found)} rows, and {_short(written.row_groups)} were written"
             )
         _check_schema(path, file.schema_arrow, manifest)
@@ -139,47 +138,6 @@ def open_shard(where: fs.FileSystem, root: str, manifest: Manifest, shard: int) 
         file.close()
         raise
     return file
-
-
-def check_block(block: Block, row_group: RowGroup, manifest: Manifest, *, check_finite: bool = True) -> None:
-    """Check a row group's rows, codes and weights, and that its features are numbers.
-
-    Raises
-    ------
-    SparkimbError
-        For another number of rows, codes that are no class's, NaN or infinite features (with check_finite), weights
-        that are negative, NaN or infinite.
-    """
-    file = manifest.shards[row_group.shard].file
-    where = f"Row group {row_group.group} of '{file}'"
-    features = block.features if isinstance(block.features, tuple) else (block.features,)
-    for column in (*features, block.codes, *(() if block.weights is None else (block.weights,))):
-        if len(column) != row_group.rows:
-            raise _changed(file, f"gave {len(column)} rows in row group {row_group.group} of {row_group.rows}")
-    low, high = int(block.codes.min()), int(block.codes.max())
-    if low < 0 or high >= len(manifest.labels):
-        raise SparkimbError(
-            f"{where} has class codes from {low} to {high} in column '{manifest.label}', and the manifest has "
-            f"{len(manifest.labels)} classes. Materialize the data again."
-        )
-    for name, column in zip(manifest.features, features, strict=False) if check_finite else ():
-        if isinstance(column, np.ndarray) and not _all_finite(column):
-            rows = np.argwhere(~np.isfinite(column))[:, 0]
-            raise SparkimbError(
-                f"{where} has {len(rows)} features that are NaN or infinite in column '{name}', the first at its row "
-                f"{rows[0]}. Impute them before materializing, or pass check_finite=False."
-            )
-    if block.weights is not None and not (_all_finite(block.weights) and block.weights.min() >= 0):
-        raise SparkimbError(
-            f"{where} has weights in column '{manifest.weight}' that are negative, NaN or infinite. Weights must be 0 "
-            "or more."
-        )
-
-
-def _all_finite(values: NDArray[np.float32]) -> bool:
-    """Return whether all are numbers; the sum tells at half the cost, unless it overflows."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
 
 
 def _check_schema(path: str, schema: pa.Schema, manifest: Manifest) -> None:
@@ -198,7 +156,7 @@ def _check_schema(path: str, schema: pa.Schema, manifest: Manifest) -> None:
         if not right:
             wrong.append(f"'{name}' is {'missing' if found is None else found} instead of {wanted}")
     if wrong:
-        raise _changed(path, f"has other columns than the manifest names: {', '.join(wrong)}")
+        raise changed(path, f"has other columns than the manifest names: {', '.join(wrong)}")
 
 
 def _is_list_of_floats(found: pa.DataType) -> bool:
@@ -206,19 +164,8 @@ def _is_list_of_floats(found: pa.DataType) -> bool:
     return is_list and found.value_type == pa.float32()
 
 
-def check_no_nulls(table: pa.Table, row_group: RowGroup, manifest: Manifest) -> None:
-    """Refuse nulls in the columns, and in the lists, of a row group as it was read."""
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        lists = pa.types.is_nested(column.type)
-        nulls = column.null_count + (pc.list_flatten(column).null_count if lists else 0)
-        if nulls:
-            raise SparkimbError(
-                f"Row group {row_group.group} of '{manifest.shards[row_group.shard].file}' has {nulls} nulls in column "
-                f"'{name}'. Impute them before materializing."
-            )
-
-
-def _changed(file: str, how: str) -> SparkimbError:
+def changed(file: str, how: str) -> SparkimbError:
+    """Return what is to be raised where a file is not as it was written."""
     return SparkimbError(f"'{file}' {how}. It is not the file of the manifest: materialize the data again.")
 
 

@@ -12,22 +12,12 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.engine import (
-    TIMEOUT,
-    Block,
-    RowGroup,
-    check_block,
-    check_files,
-    check_no_nulls,
-    columns,
-    open_shard,
-    row_groups,
-)
+from sparkimb.feed.decoding import decode
+from sparkimb.feed.engine import TIMEOUT, Block, RowGroup, check_files, columns, open_shard, row_groups
 from sparkimb.feed.loader import Decode, Loader
 from sparkimb.feed.manifest import Manifest, open_directory
 from sparkimb.feed.mixes import Balance
 from sparkimb.feed.petastorm_compat import install_compat
-from sparkimb.feed.torch import decoded
 
 if TYPE_CHECKING:
     from sparkimb.feed.petastorm_reader import OrderedReader
@@ -180,8 +170,4 @@ def _block(
     place: int,
     table: pa.Table,
 ) -> Block:
-    group = groups[file, place]
-    check_no_nulls(table, group, manifest)
-    block = decoded(table, group, manifest)
-    check_block(block, group, manifest, check_finite=check_finite)
-    return block
+    return decode(table, groups[file, place], manifest, check_finite=check_finite)

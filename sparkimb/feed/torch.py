@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
-from sparkimb.feed.engine import (
-    TIMEOUT,
-    Block,
-    Features,
-    RowGroup,
-    check_block,
-    check_files,
-    check_no_nulls,
-    columns,
-    open_shard,
-)
+from sparkimb.feed.decoding import decode
+from sparkimb.feed.engine import TIMEOUT, Block, RowGroup, check_files, columns, open_shard
 from sparkimb.feed.loader import Decode, Loader
 from sparkimb.feed.manifest import Manifest, open_directory
 from sparkimb.feed.mixes import Balance
@@ -158,41 +145,4 @@ class ArrowEngine:
                     f"Row group {group.group} of '{name}' cannot be read: {error}. Put the file back, or materialize "
                     "the data again."
                 ) from error
-        check_no_nulls(table, group, self._manifest)
-        block = decoded(table, group, self._manifest)
-        check_block(block, group, self._manifest, check_finite=self._check_finite)
-        return block
-
-
-def decoded(table: pa.Table, group: RowGroup, manifest: Manifest) -> Block:
-    """Return a row group as a block, not checked."""
-    if manifest.layout == "scalars":
-        features: Features = tuple(_values(table.column(name)) for name in manifest.features)
-    else:
-        column = _whole(table.column(manifest.features[0]))
-        features = _matrix(column, group, manifest) if manifest.layout == "array" else column
-    return Block(
-        features=features,
-        codes=_values(table.column(manifest.label)).astype(np.int32, copy=False),
-        weights=_values(table.column(manifest.weight)) if manifest.weight else None,
-    )
-
-
-def _matrix(lists: Any, group: RowGroup, manifest: Manifest) -> NDArray[np.float32]:
-    lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
-    if lengths != [manifest.width]:
-        raise SparkimbError(
-            f"Row group {group.group} of '{manifest.shards[group.shard].file}' has lists of lengths {lengths} in "
-            f"column '{manifest.features[0]}', and the manifest says {manifest.width}. Materialize the data again."
-        )
-    values: NDArray[np.float32] = lists.flatten().to_numpy()
-    return values.reshape(-1, manifest.width)
-
-
-def _values(column: pa.ChunkedArray) -> NDArray[Any]:
-    values: NDArray[Any] = _whole(column).to_numpy()
-    return values
-
-
-def _whole(column: pa.ChunkedArray) -> Any:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        return decode(table, group, self._manifest, check_finite=self._check_finite)
