@@ -159,7 +159,9 @@ def feature_array(dataset: DataFrame, features: Features, d: int) -> Column:
     """Return the numeric features as an array of d floats or doubles; a null vector or array is all missing."""
     element = number_type([dataset.schema[name].dataType for name in features.numeric])
     if features.form == "columns":
-        return F.array(*(column(name).cast(element) for name in features.numeric)).cast(ArrayType(element))
+        # As text, for one call to the JVM instead of four for each feature.
+        numbers = ", ".join(f"CAST({quoted(name)} AS {element.simpleString()})" for name in features.numeric)
+        return F.expr(f"array({numbers})").cast(ArrayType(element))
     value = column(features.numeric[0])
-    numbers = vector_to_array(value) if features.form == "vector" else value.cast(ArrayType(element))
-    return F.when(F.isnull(value), F.array_repeat(F.lit(float("nan")).cast(element), d)).otherwise(numbers)
+    array = vector_to_array(value) if features.form == "vector" else value.cast(ArrayType(element))
+    return F.when(F.isnull(value), F.array_repeat(F.lit(float("nan")).cast(element), d)).otherwise(array)

@@ -210,6 +210,10 @@ class SyntheticOverSamplerModel(SyntheticParams, SamplerModel):
 
     def resample(self, dataset: DataFrame) -> DataFrame:
         """Add synthetic rows: one shuffle of the rows of the classes that grow; the others stay where they are."""
+        return self._resampled(dataset, parents=dataset)
+
+    def _resampled(self, dataset: DataFrame, *, parents: DataFrame) -> DataFrame:
+        """Add rows made of parents: the dataset, or at least its rows of the classes that grow."""
         require_columns(dataset, labelCol=self.getLabelCol(), idCols=self.keyCols, **self._feature_columns())
         self._check_outputs(dataset)
         features = self._features(dataset)
@@ -223,7 +227,7 @@ class SyntheticOverSamplerModel(SyntheticParams, SamplerModel):
         if not self.copies:
             return kept if lineage is None else kept.withColumn(lineage, F.lit(None).cast(self._lineage_type(dataset)))
         layout = Layout.of(dataset, features, self.keyCols if lineage is not None else ())
-        made = self._make(self._rows(dataset, features, self.keyCols, self.numFeatures), layout)
+        made = self._make(self._rows(parents, features, self.keyCols, self.numFeatures), layout)
         return kept.unionByName(self._finished(dataset, features, layout, made))
 
     def neighborQuality(self, dataset: DataFrame, sample: int = 2000) -> dict[Label, NeighborQuality]:

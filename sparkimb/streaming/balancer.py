@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import add
 from typing import Any
 
 from pyspark.ml.functions import vector_to_array
@@ -21,6 +19,7 @@ from sparkimb.columns import (
     check_time_type,
     column,
     feature_array,
+    quoted,
     require_columns,
     resolve_features,
     temporary_name,
@@ -167,8 +166,8 @@ class StreamingBalancer:
     Cost:   a batch: one aggregate over label, id and feature columns, one more where rows cannot be used, and with
             "smote" one filter over the smaller classes, of which at most 4 reservoirRows a class are collected (a class
             has about that many only in the first batches).  The majority stays in the JVM; rows of classes that grow
-            pass through Python, without a shuffle.  Nothing is cached: a source is read once for the count and once or
-            twice for the rows.
+            pass through Python, without a shuffle.  A source is read once for the count, once for the rows and, with
+            "smote", once for those of the smaller classes, which `start_balanced` caches for the length of a batch.
     The same rows, seed and batches give the same output rows and the same state, whatever the partitioning.
 
     References
@@ -306,13 +305,31 @@ class StreamingBalancer:
             max(times, default=None),
         )
 
-    def resample(self, batch: DataFrame, state: BalancerState) -> DataFrame:
-        """Return the rows that go out for a batch: lazy, no job."""
+    def smaller(self, batch: DataFrame, state: BalancerState) -> DataFrame | None:
+        """Return the rows that "smote" looks at twice: lazy, a filter.
+
+        These are the sound ones of all classes but the one that was the largest before the batch.  None where nothing
+        is known of the classes, and with any other method.
+        """
+        largest = state.counts.largest
+        if self.method != "smote" or largest is None:
+            return None
+        # The label first: the features of the largest class are not looked at.
+        return self.sound(batch.where(column(self.labelCol) != F.lit(largest)))
+
+    def resample(self, batch: DataFrame, state: BalancerState, smaller: DataFrame | None = None) -> DataFrame:
+        """Return the rows that go out for a batch: lazy, no job.
+
+        Parameters
+        ----------
+        smaller : DataFrame, optional
+            What the method of this name returns, if it is cached.
+        """
         sound, rates = self.sound(batch), self.rates(state)
         if self.method == "weigh":
             return sound.withColumn(self.weightCol, case_of(column(self.labelCol), rates, F.lit(1.0)))
         if self.method == "smote":
-            return self._with_rows_made(sound, state, rates)
+            return self._with_rows_made(sound, self.smaller(batch, state) if smaller is None else smaller, state, rates)
         copies = self._copies(sound, state)
         if self.method == "under":
             kept = sound.where(copies > 0)
@@ -324,8 +341,13 @@ class StreamingBalancer:
             repeated = repeated.withColumn(self.syntheticCol, F.col(copy) > 1)
         return repeated.drop(copy)
 
-    def after(self, batch: DataFrame, state: BalancerState, seen: BatchCounts) -> BalancerState:
-        """Return the state after a batch: with "smote" two small jobs at most, else none."""
+    def after(
+        self, batch: DataFrame, state: BalancerState, seen: BatchCounts, smaller: DataFrame | None = None
+    ) -> BalancerState:
+        """Return the state after a batch: with "smote" two small jobs at most, else none.
+
+        For `smaller` see `resample`.
+        """
         counts = state.counts.after(seen.rowsIn, self.halfLife)
         if self.method != "smote" or not seen.rowsIn:
             return replace(state, counts=counts)
@@ -339,11 +361,11 @@ class StreamingBalancer:
         sound = self.sound(batch)
         d = state.numFeatures or number_of_features(sound, features)
         check_features(d, "StreamingBalancer")
-        largest = max(counts.sizes, key=lambda label: counts.sizes[label])
-        smaller = sorted((c for c in counts.sizes if c != largest), key=lambda c: (counts.sizes[c], str(c)))
-        held = smaller[: MAX_RESERVOIR_BYTES // (4 * d * self.reservoirRows)]
-        # The label first: a reader can skip other rows, and the features of the largest class are not looked at.
-        rows = self.sound(batch.where(column(self.labelCol).isin(held))).select(
+        others = sorted((c for c in counts.sizes if c != counts.largest), key=lambda c: (counts.sizes[c], str(c)))
+        held = others[: MAX_RESERVOIR_BYTES // (4 * d * self.reservoirRows)]
+        # What was the largest class may not be it any more.
+        source = sound if smaller is None or state.counts.largest in held else smaller
+        rows = source.where(column(self.labelCol).isin(held)).select(
             column(self.labelCol).alias("label"),
             F.xxhash64(*row_key(sound, self._keyCols(sound))).alias("key"),
             self._draw(sound, "reservoir").alias("draw"),
@@ -357,10 +379,12 @@ class StreamingBalancer:
         )
         return BalancerState(counts, reservoir, features.names, d)
 
-    def _with_rows_made(self, sound: DataFrame, state: BalancerState, rates: Mapping[Label, float]) -> DataFrame:
+    def _with_rows_made(
+        self, sound: DataFrame, smaller: DataFrame | None, state: BalancerState, rates: Mapping[Label, float]
+    ) -> DataFrame:
         """Add rows between those of the batch and their neighbours in the reservoir."""
         grown = {label: rate for label, rate in rates.items() if rate > 1.0}
-        if not grown:
+        if not grown or smaller is None:
             return sound if self.syntheticCol is None else sound.withColumn(self.syntheticCol, F.lit(False))
         given = {"featuresCol": self.featuresCol, "inputCols": self.inputCols, "idCols": self.idCols}
         smote = SMOTE(labelCol=self.labelCol, kNeighbors=self.kNeighbors, seed=self.seed)
@@ -378,7 +402,7 @@ class StreamingBalancer:
         model.reference = {label: state.reservoir.reference(label) for label in grown}
         space = Space(scaling="robust", exact=True)
         model.spaces = {label: space.measured(table) for label, table in model.reference.items()}
-        return model.resample(sound)
+        return model._resampled(sound, parents=smaller)
 
     def _copies(self, dataset: DataFrame, state: BalancerState) -> Column:
         """Return how many rows go out for a row; 1 for classes that the state does not know, and without a label."""
@@ -417,9 +441,10 @@ class StreamingBalancer:
             sound = sound & (F.isnull(label) | ~F.isnan(label))
         features = self._checked(dataset)
         if features is not None and features.form == "columns":
-            # Null, NaN and infinity times 0 are not 0, nor is a sum with one of them.
-            nothing = (column(name).cast("double") * F.lit(0.0) for name in features.numeric)
-            sound = sound & F.coalesce(reduce(add, nothing) == F.lit(0.0), F.lit(False))
+            # Null, NaN and infinity times 0 are not 0, nor is a sum with one of them.  As text, for one call to the JVM
+            # instead of eight for each feature.
+            nothing = " + ".join(f"CAST({quoted(name)} AS DOUBLE) * 0D" for name in features.numeric)
+            sound = sound & F.expr(f"coalesce({nothing} = 0D, false)")
         elif features is not None:
             for name in features.numeric:
                 sound = sound & ~_missing(dataset, name, features.form)

@@ -41,6 +41,11 @@ class DecayedCounts:
         total = sum(self.sizes.values())
         return {label: size / total for label, size in self.sizes.items()}
 
+    @property
+    def largest(self) -> Label | None:
+        """The class of the largest size; None where there is none."""
+        return max(self.sizes, key=lambda label: self.sizes[label], default=None)
+
     def after(self, counts: Mapping[Label, int], halfLife: float) -> DecayedCounts:
         """Return the counts after a batch with so many rows of each class."""
         n = sum(counts.values())

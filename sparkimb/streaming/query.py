@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -117,15 +118,15 @@ class BatchRunner:
             waiting = room.write(still, batchId)
         seen = balancer.look(batch, known)
         self._check_rejected(seen, batchId)
-        rejected = balancer.rejected(batch)
-        if expired is not None and (late := expired.count()):
+        late = 0 if expired is None else expired.count()
+        if late:
             seen.rejected[f"label '{balancer.labelCol}' has not come"] = late
-            rejected = rejected.union(expired)
         if seen.rejected and self.deadLetters is not None:
-            self.deadLetters.write(rejected, batchId)
-        self.sink.write(balancer.resample(batch, known), batchId)
-
-        after = {"balancer": balancer.after(batch, known, seen).to_json()}
+            rejected = balancer.rejected(batch)
+            self.deadLetters.write(rejected if expired is None else rejected.union(expired), batchId)
+        with _cached(balancer.smaller(batch, known)) as smaller:
+            self.sink.write(balancer.resample(batch, known, smaller), batchId)
+            after = {"balancer": balancer.after(batch, known, seen, smaller).to_json()}
         after |= self._measure(balancer.sound(batch), before or {}, batchId)
         self.state.write(spark, batchId, after)
         self._last = batchId, after
@@ -266,6 +267,18 @@ def start_balanced(
     if queryName is not None:
         writer = writer.queryName(queryName)
     return writer.trigger(**(trigger or {"availableNow": True})).start()
+
+
+@contextmanager
+def _cached(dataset: DataFrame | None) -> Iterator[DataFrame | None]:
+    if dataset is None:
+        yield None
+        return
+    dataset.persist()
+    try:
+        yield dataset
+    finally:
+        dataset.unpersist()
 
 
 def _write_rows(sink: Sink | None, spark: SparkSession, rows: list[dict[str, Any]], schema: str, batchId: int) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,20 @@ def _on_a_segment(point: Any, starts: Any, ends: Any) -> bool:
         if (np.linalg.norm(start + np.nan_to_num(t)[:, None] * ways - point, axis=1) < 1e-6).any():
             return True
     return False
+
+
+@pytest.mark.parametrize("sizes", [{0: 0.8, 1: 0.2}, {0: 0.2, 1: 0.8}], ids=["as before", "the largest class changes"])
+def test_rows_of_the_smaller_classes_may_be_cached(batch: DataFrame, sizes: dict[int, float]) -> None:
+    found = balancer(method="smote", featuresCol="features", halfLife=10.0)
+    state = replace(state_of(found, batch, BalancerState()), counts=DecayedCounts(rows=5_000, sizes=sizes))
+    smaller, seen = found.smaller(batch, state), found.look(batch, state)
+    assert smaller is not None
+    assert {row["label"] for row in smaller.collect()} == {min(sizes, key=sizes.__getitem__)}
+    assert rows_of(found.resample(batch, state, smaller)) == rows_of(found.resample(batch, state))
+    after = found.after(batch, state, seen, smaller)
+    assert after.to_json() == found.after(batch, state, seen).to_json()
+    assert after.counts.largest == 0
+    assert list(after.reservoir.rows) == [1]
 
 
 @pytest.mark.parametrize("method", ["under", "oob", "smote"])

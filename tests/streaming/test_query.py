@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CONNECT
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from written import contents
@@ -69,6 +70,8 @@ def test_a_batch_run_again_by_another_driver_leaves_the_same(rows: DataFrame, tm
     for number in range(BATCHES):
         for _ in range(2):  # a new runner knows nothing but what lies in the directories
             runner(tmp_path / "twice")(batch(rows, number).repartition(3), number)
+    if not CONNECT:  # a client does not see what is cached
+        assert rows.sparkSession.sparkContext._jsc.getPersistentRDDs().size() == 1, "rows, and nothing of a batch"
     assert contents(tmp_path / "once") == contents(tmp_path / "twice")
     assert len(contents(tmp_path / "once")) > 3 * BATCHES
 
