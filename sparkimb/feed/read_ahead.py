@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
@@ -16,6 +17,9 @@ from sparkimb.errors import SparkimbError
 T = TypeVar("T")
 R = TypeVar("R")
 
+# Seconds that a process which leaves in the middle waits for a thread.
+LEAVE_S = 10.0
+
 _Todo: TypeAlias = "SimpleQueue[tuple[T, Future[R]] | None]"
 
 
@@ -24,8 +28,8 @@ def read_ahead(
 ) -> Generator[R, None, None]:
     """Yield the result of each task, in their order; while one is in use, as many threads work on the next ones.
 
-    The consumer iterates over the tasks.  Closing the iterator ends the threads; one that is stuck is left behind, as a
-    daemon.
+    The consumer iterates over the tasks.  Closing the iterator ends the threads, and so does leaving the process in the
+    middle of it; one that is stuck is left behind, as a daemon.
 
     Parameters
     ----------
@@ -52,8 +56,17 @@ def read_ahead(
             ahead.append((task, Future()))
             todo.put(ahead[-1])
 
+    def end(patience: float = LEAVE_S) -> None:
+        for _, future in ahead:
+            future.cancel()
+        for _ in threads:
+            todo.put(None)
+        for thread in threads:
+            thread.join(patience)
+
     for thread in threads:
         thread.start()
+    atexit.register(end)  # a thread that reads when the interpreter goes takes the process down
     try:
         begin(workers)
         while ahead:
@@ -74,12 +87,8 @@ def read_ahead(
             yield result
             del result  # held no longer than the consumer does
     finally:
-        for _, future in ahead:
-            future.cancel()
-        for _ in threads:
-            todo.put(None)
-        for thread in threads:
-            thread.join(patience)
+        atexit.unregister(end)
+        end(patience)
 
 
 def _work_off(todo: _Todo[T, R], work: Callable[[T], R]) -> None:
