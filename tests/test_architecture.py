@@ -67,7 +67,7 @@ MAY_ACT = {
     "sparkimb.streaming.reservoir": {"toArrow"},  # four times as many rows of a class as are kept, at most
     "sparkimb.streaming.state": {"head", "write"},  # a state, one line
     "sparkimb.streaming.waiting": {"count", "write"},  # the rows that wait for labels
-    "sparkimb.streaming.query": {"count", "persist", "write", "writeStream"},  # rows that waited in vain, small classes; sinks
+    "sparkimb.streaming.query": {"count", "persist", "write", "writeStream"},  # late rows; small classes
     "sparkimb.streaming.sinks": {"write", "toArrow"},  # what they are for; in memory a bounded number of rows
     "sparkimb.streaming.metrics": {"collect", "toArrow"},  # grouped counts; scores of a window of rows
     "sparkimb.streaming.state_counts": {"collect"},  # sums by class
