@@ -149,6 +149,15 @@ def case_of(value: Column, results: Mapping[Any, Any], otherwise: Column) -> Col
     return cases.otherwise(otherwise)
 
 
+def in_small_methods(value: Column) -> Column:
+    """Return the value in a way that makes Spark cut the code of its whole projection into small methods.
+
+    Of all that is done with a row Spark makes one method, unless a function that takes a lambda is part of it.  Java
+    compiles no method of more than 8,000 bytes: such a one takes five to ten times as long.
+    """
+    return F.get(F.transform(F.array(value), lambda x: x), 0)
+
+
 def number_type(types: Sequence[DataType]) -> DataType:
     """Return float if it holds numbers of all of these types, else double."""
     elements = [t.elementType if isinstance(t, ArrayType) else t for t in types]

@@ -40,6 +40,16 @@ def uniform(*key: Column | str, seed: int, purpose: str) -> Column:
     return bits * F.lit(2.0**-53)
 
 
+def with_draw(dataset: DataFrame, draw: Column, name: str) -> DataFrame:
+    """Add a draw as a column that is computed once a row, however often it is compared: lazy.
+
+    By `explode`, as Spark writes a column that is only named into the filters above it, hash and all.  With a hash of
+    32 columns in a few comparisons the method that Spark makes of all that is done with a row grew beyond the 8,000
+    bytes up to which Java compiles one, and a filter took seven times as long.
+    """
+    return dataset.select("*", F.explode(F.array(draw)).alias(name))
+
+
 def _salt(seed: int, purpose: str) -> int:
     return int.from_bytes(blake2b(f"{seed}:{purpose}".encode(), digest_size=8).digest(), "big", signed=True)
 

@@ -32,6 +32,7 @@ STATIC_CONF = {  # read when the JVM starts; a Connect client may not set them l
     "spark.default.parallelism": "2",
     "spark.ui.enabled": "false",  # no port, no page nobody reads
     "spark.ui.showConsoleProgress": "false",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # it tells the JVM the line of each call
     "spark.sql.ui.retainedExecutions": "20",  # no page, so no memory for it
     "spark.sql.warehouse.dir": os.path.join(tempfile.gettempdir(), "sparkimb-warehouse"),
 }

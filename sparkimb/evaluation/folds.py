@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from sparkimb.columns import check_label_type, column, require_columns
-from sparkimb.draws import DrawSet, row_key, uniform
+from sparkimb.columns import check_label_type, column, require_columns, temporary_name
+from sparkimb.draws import DrawSet, row_key, uniform, with_draw
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws, largest_remainder
 from sparkimb.statistics import Group, Histogram, check_labels, draw_histograms
@@ -66,7 +66,9 @@ def stratified_split(
     sizes = {label: largest_remainder(rows, shares) for label, rows in counts.items()}
     parts = choose_parts(dataset, histograms=histograms, sizes=sizes, labelCol=labelCol, draw=draw)
     *names, last = fractions
-    return dataset.withColumn(splitCol, F.coalesce(part_of(parts, names, labelCol=labelCol, draw=draw), F.lit(last)))
+    name = temporary_name(dataset, "draw")
+    part = F.coalesce(part_of(parts, names, labelCol=labelCol, draw=F.col(name)), F.lit(last))
+    return with_draw(dataset, draw, name).withColumn(splitCol, part).drop(name)
 
 
 def rows_by_label(histograms: Mapping[Group, Histogram], labelCol: str) -> dict[Label, int]:

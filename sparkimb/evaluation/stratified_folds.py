@@ -26,7 +26,7 @@ from pyspark.sql.types import (
 )
 
 from sparkimb.columns import check_label_type, column, require_columns, temporary_name
-from sparkimb.draws import DrawSet, row_key, uniform
+from sparkimb.draws import DrawSet, row_key, uniform, with_draw
 from sparkimb.errors import NotEnoughSamplesError, SparkimbError
 from sparkimb.evaluation.folds import Part, choose_parts, part_of, rows_by_label
 from sparkimb.evaluation.inputs import bucket
@@ -292,10 +292,12 @@ class StratifiedFoldsModel(_Params, Model):
             number = _number_of(dataset, time)
             return dataset.withColumn(self.getFoldCol(), F.when(number.isNotNull(), bucket(number, self.cuts)))
         require_columns(dataset, labelCol=self.getLabelCol(), idCols=self.keyCols)
-        draw = _draw(dataset, self.keyCols, self.getSeed())
-        fold = part_of(self.parts, range(len(self.parts)), labelCol=self.getLabelCol(), draw=draw)
+        name = temporary_name(dataset, "draw")
+        fold = part_of(self.parts, range(len(self.parts)), labelCol=self.getLabelCol(), draw=F.col(name))
         known = column(self.getLabelCol()).isin(*self.labels)
-        return dataset.withColumn(self.getFoldCol(), F.when(known, F.coalesce(fold, F.lit(len(self.parts)))))
+        fold = F.when(known, F.coalesce(fold, F.lit(len(self.parts))))
+        drawn = with_draw(dataset, _draw(dataset, self.keyCols, self.getSeed()), name)
+        return drawn.withColumn(self.getFoldCol(), fold).drop(name)
 
     def _join_groups(self, dataset: DataFrame, groupCol: str) -> DataFrame:
         require_columns(dataset, groupCol=groupCol)

@@ -12,8 +12,8 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from sparkimb.base import OverSamplerParams, Sampler, SamplerModel
-from sparkimb.columns import Features, cast_like, column, require_columns, temporary_name
-from sparkimb.draws import DrawSet, normal, row_key
+from sparkimb.columns import Features, cast_like, column, in_small_methods, require_columns, temporary_name
+from sparkimb.draws import DrawSet, normal, row_key, with_draw
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws
 from sparkimb.params import number, param
@@ -183,20 +183,22 @@ class RandomOverSamplerModel(_Params, SamplerModel):
         self._check_outputs(dataset)
         features = self._features(dataset)
         key = row_key(dataset, self.keyCols)
-        draw = self._key_draw(dataset, self.keyCols, "copy")
+        draw, copy = temporary_name(dataset, "draw"), temporary_name(dataset, "copy")
         times = {
-            label: F.lit(whole) + F.when(draws.contains(draw), 1).otherwise(0)
+            label: F.lit(whole) + F.when(draws.contains(F.col(draw)), 1).otherwise(0)
             for label, (whole, draws) in self.copies.items()
         }
-        copy = temporary_name(dataset, "copy")
         last = self._by_label(times, F.lit(1)) - 1
-        repeated = dataset.select("*", F.explode(F.sequence(F.lit(0), last)).alias(copy))
+        drawn = with_draw(dataset, self._key_draw(dataset, self.keyCols, "copy"), draw)
+        repeated = drawn.select("*", F.explode(F.sequence(F.lit(0), last)).alias(copy))
         made = F.col(copy) > 0
         outputs = {name: self._output(dataset, name, features, [*key, F.col(copy)], made) for name in dataset.columns}
         if (synthetic := self.getSyntheticCol()) is not None:
             outputs[synthetic] = made
         if (lineage := self.getLineageCol()) is not None:
             outputs[lineage] = F.when(made, self._lineage(dataset))
+        if self.scales:  # thirty features with noise are more than Java compiles in one method
+            outputs[self.getLabelCol()] = in_small_methods(outputs[self.getLabelCol()])
         # Names come last: inside a lambda, Spark takes a name for the column made here rather than for the one read.
         metadata = {field.name: field.metadata for field in dataset.schema}
         unnamed = [

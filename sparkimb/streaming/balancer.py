@@ -24,7 +24,7 @@ from sparkimb.columns import (
     resolve_features,
     temporary_name,
 )
-from sparkimb.draws import DrawSet, row_key, uniform
+from sparkimb.draws import DrawSet, row_key, uniform, with_draw
 from sparkimb.errors import SparkimbError
 from sparkimb.neighbors.spaces import Space, check_features
 from sparkimb.over_sampling.smote import SMOTE, SMOTEModel
@@ -281,8 +281,12 @@ class StreamingBalancer:
         newest = (
             F.unix_micros(F.max(column(self.timeCol)).cast("timestamp")) if self.timeCol is not None else F.lit(None)
         )
-        groups = batch.groupBy(column(self.labelCol).alias("label"), self._is_sound(batch).alias("sound")).agg(
-            F.count(F.lit(1)).alias("rows"), F.sum(self._copies(batch, state)).alias("out"), newest.alias("newest")
+        name = temporary_name(batch, "draw")
+        drawn = with_draw(batch, self._draw(batch, "copy"), name)
+        groups = drawn.groupBy(column(self.labelCol).alias("label"), self._is_sound(batch).alias("sound")).agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.sum(self._copies(state, F.col(name))).alias("out"),
+            newest.alias("newest"),
         )
         found = groups.limit(MAX_CLASSES + 1).collect()
         if len(found) > MAX_CLASSES:
@@ -330,13 +334,14 @@ class StreamingBalancer:
             return sound.withColumn(self.weightCol, case_of(column(self.labelCol), rates, F.lit(1.0)))
         if self.method == "smote":
             return self._with_rows_made(sound, self.smaller(batch, state) if smaller is None else smaller, state, rates)
-        copies = self._copies(sound, state)
+        name, copy = temporary_name(sound, "draw"), temporary_name(sound, "copy")
+        drawn = with_draw(sound, self._draw(sound, "copy"), name)
+        copies = self._copies(state, F.col(name))
         if self.method == "under":
-            kept = sound.where(copies > 0)
+            kept = drawn.where(copies > 0).drop(name)
             return kept if self.syntheticCol is None else kept.withColumn(self.syntheticCol, F.lit(False))
-        copy = temporary_name(sound, "copy")
         numbers = F.when(copies > 0, F.sequence(F.lit(1), copies))  # none where it is null
-        repeated = sound.select("*", F.explode(numbers).alias(copy))
+        repeated = drawn.select("*", F.explode(numbers).alias(copy)).drop(name)
         if self.syntheticCol is not None:
             repeated = repeated.withColumn(self.syntheticCol, F.col(copy) > 1)
         return repeated.drop(copy)
@@ -404,11 +409,10 @@ class StreamingBalancer:
         model.spaces = {label: space.measured(table) for label, table in model.reference.items()}
         return model._resampled(sound, parents=smaller)
 
-    def _copies(self, dataset: DataFrame, state: BalancerState) -> Column:
+    def _copies(self, state: BalancerState, draw: Column) -> Column:
         """Return how many rows go out for a row; 1 for classes that the state does not know, and without a label."""
         if self.method == "weigh":
             return F.lit(1)
-        draw = self._draw(dataset, "copy")
         copies = F.when(F.lit(False), F.lit(1))
         for label, rate in self.rates(state).items():
             copies = copies.when(column(self.labelCol) == F.lit(label), number_of_rows(self.method, rate, draw))

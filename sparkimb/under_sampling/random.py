@@ -13,7 +13,7 @@ from pyspark.sql.types import ArrayType
 
 from sparkimb.base import Sampler, SamplerModel, SamplerParams
 from sparkimb.columns import require_columns, temporary_name
-from sparkimb.draws import DrawSet
+from sparkimb.draws import DrawSet, with_draw
 from sparkimb.errors import SparkimbError
 from sparkimb.exact import choose_draws
 from sparkimb.params import column_names, param
@@ -151,11 +151,12 @@ class RandomUnderSamplerModel(_Params, SamplerModel):
     def resample(self, dataset: DataFrame) -> DataFrame:
         """Keep the chosen rows: a filter.  Works on a streaming DataFrame."""
         require_columns(dataset, labelCol=self.getLabelCol(), idCols=self.keyCols, strataCols=self.getStrataCols())
-        draw = self._key_draw(dataset, self.keyCols, "keep")
+        name = temporary_name(dataset, "draw")
+        drawn = with_draw(dataset, self._key_draw(dataset, self.keyCols, "keep"), name)
         if self.getStrataCols():
-            return self._resample_strata(dataset, draw)
-        kept = {label: draws.contains(draw) for (label, _), draws in self.chosen.items()}
-        return dataset.where(self._by_label(kept, F.lit(True)))
+            return self._resample_strata(drawn, F.col(name)).drop(name)
+        kept = {label: draws.contains(F.col(name)) for (label, _), draws in self.chosen.items()}
+        return drawn.where(self._by_label(kept, F.lit(True))).drop(name)
 
     def _resample_strata(self, dataset: DataFrame, draw: Column) -> DataFrame:
         """Join each row with the draws kept in its class and stratum; there may be thousands, too many for a CASE."""
