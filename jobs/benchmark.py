@@ -164,7 +164,16 @@ class Ground:
 
 def under_sampling(ground: Ground) -> Contest:
     """RandomUnderSampler 1:1, resample and write, against a copy of the rows it reads."""
-    model = RandomUnderSampler(idCols=["id"]).fit(ground.read())
+    return _under_sampling(ground, RandomUnderSampler(idCols=["id"]))
+
+
+def under_sampling_without_ids(ground: Ground) -> Contest:
+    """The same with rows told apart by all their columns."""
+    return _under_sampling(ground, RandomUnderSampler())
+
+
+def _under_sampling(ground: Ground, sampler: RandomUnderSampler) -> Contest:
+    model = sampler.fit(ground.read())
     check_without_python(model.resample(ground.read()))
     return Contest(
         subject=lambda: ground.write(model.resample(ground.read())),
@@ -212,8 +221,17 @@ def fit(ground: Ground) -> Contest:
 
 def over_sampling(ground: Ground) -> Contest:
     """RandomOverSampler 1:1, resample and write, against a copy of the rows it writes."""
+    return _over_sampling(ground)
+
+
+def over_sampling_with_noise(ground: Ground) -> Contest:
+    """The same with noise on every feature of each copy."""
+    return _over_sampling(ground, shrinkage=0.5)
+
+
+def _over_sampling(ground: Ground, **params: Any) -> Contest:
     inputCols = [name for name in ground.read().columns if name not in ("id", "label")]
-    model = RandomOverSampler(inputCols=inputCols, idCols=["id"]).fit(ground.read())
+    model = RandomOverSampler(inputCols=inputCols, idCols=["id"], **params).fit(ground.read())
     check_without_python(model.resample(ground.read()))
     ground.keep_for_copying(model.resample(ground.read()))
     return Contest(
@@ -536,7 +554,8 @@ def _fit_resample_write(ground: Ground, sampler: Sampler[Any]) -> None:
 CONTESTS: dict[str, Callable[[Ground], Contest]] = {
     contest.__name__: contest
     for contest in (
-        *(under_sampling, class_weights, fit, over_sampling, smote, neighbors),
+        *(under_sampling, under_sampling_without_ids, class_weights, fit),
+        *(over_sampling, over_sampling_with_noise, smote, neighbors),
         *(ranking, ranking_ties, ranking_distributed),
         *(streaming, streaming_weights, streaming_balancer, streaming_memory, drift),
         *(training_set, feed, feed_shuffled, feed_wide_window, feed_balanced, feed_memory),

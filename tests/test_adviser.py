@@ -94,6 +94,7 @@ def test_a_value_is_that_of_the_folds_by_hand(rows: DataFrame) -> None:
     assert advice.table["value"].tolist() == pytest.approx([expected], abs=1e-9)
 
 
+@pytest.mark.slow
 def test_a_threshold_objective_tells_the_model_s_decision_from_a_tuned_one(rows: DataFrame) -> None:
     overlapping = rows.withColumn("label", F.when(F.col("id") % 7 == 0, "rare").otherwise("common"))
     advice = advise(
@@ -121,6 +122,7 @@ def test_what_cannot_be_tried_is_said(rows: DataFrame) -> None:
     assert "Not tried: w, as FMClassifier does not look at weights." in str(advice)
 
 
+@pytest.mark.slow
 def test_scores_without_probabilities_do(rows: DataFrame) -> None:
     advice = advise(
         rows, learner=LinearSVC(maxIter=2), treatments={"under": RandomUnderSampler()}, numFolds=2, positiveLabel="rare"

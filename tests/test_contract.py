@@ -33,13 +33,16 @@ WITHOUT_FIT = {"check_params", "check_wrong_values", "check_numpy_scalars", "che
 OF_EACH_VARIANT = {"check_majority_stays_in_the_jvm", "check_made_rows"}
 OF_EACH_RELATIVE = {*OF_EACH_VARIANT, "check_growth", "check_saving"}
 OF_RANDOM_SAMPLERS = {*OF_EACH_VARIANT, "check_targets", "check_same_rows", "check_validation_rows"}
-OF_SMOTE_ON_CONNECT = {*OF_EACH_RELATIVE, "check_same_rows", "check_pipeline", "check_resample_is_lazy"}
+ON_CONNECT = {
+    "SMOTE-idCols": {*OF_EACH_RELATIVE, "check_same_rows", "check_pipeline", "check_resample_is_lazy"},
+    "RandomOverSampler-idCols": {*OF_RANDOM_SAMPLERS, "check_saving"},
+}
 
 
 def checked_each_time(sampler: Sampler[Any]) -> set[str]:
     """Return the names of the checks that need a fit and are run each time; of IN_FULL on classic they all are."""
     if CONNECT:
-        return OF_SMOTE_ON_CONNECT if shown(sampler) == "SMOTE-idCols" else set()
+        return ON_CONNECT.get(shown(sampler), set())
     if isinstance(sampler, RandomUnderSampler | RandomOverSampler):
         return OF_RANDOM_SAMPLERS
     if isinstance(sampler, SVMSMOTE):  # LinearSVC takes seconds
@@ -48,7 +51,7 @@ def checked_each_time(sampler: Sampler[Any]) -> set[str]:
 
 
 def slow(sampler: Sampler[Any], check: Check) -> bool:
-    in_full = shown(sampler) in IN_FULL and not (CONNECT and shown(sampler) == "SMOTE-idCols")
+    in_full = shown(sampler) in IN_FULL and not (CONNECT and shown(sampler) in ON_CONNECT)
     return not in_full and check.__name__ not in WITHOUT_FIT | checked_each_time(sampler)
 
 

@@ -185,6 +185,7 @@ def test_grids_choose_sampler_params_by_natural_rows(train: DataFrame) -> None:
     ]
 
 
+@slow_on_connect
 def test_pipeline_and_validator_come_back_from_disk(train: DataFrame, tmp_path: Path) -> None:
     assembler, regression = learner()
     sampler = RandomUnderSampler(idCols=["id"], samplingStrategy={0.0: 40})
@@ -224,6 +225,7 @@ def test_plain_pipelines_hold_samplers_on_disk_but_do_not_fit(train: DataFrame, 
         loaded.fit(train)
 
 
+@pytest.mark.slow  # it starts a driver of its own
 @pytest.mark.skipif(CONNECT, reason="the fitted model is the same; one session in a second process is enough")
 def test_a_fitted_pipeline_loads_where_sparkimb_is_not_installed(train: DataFrame, tmp_path: Path) -> None:
     assembler, regression = learner()
@@ -250,6 +252,7 @@ print(*(row["probability"][1] for row in scored.orderBy("id").select("probabilit
     assert [float(p) for p in run.stdout.split()[2:]] == pytest.approx(probability[:3, 1].tolist(), rel=1e-12)
 
 
+@slow_on_connect
 def test_calibrate_undoes_what_samplers_and_weights_did(train: DataFrame) -> None:
     """Under-sampling, copies, and weights that multiply both: the model of these steps by hand, corrected by hand."""
     assembler, _ = learner()
@@ -330,6 +333,7 @@ def test_other_classifiers_and_more_classes_are_corrected(spark: SparkSession, c
     assert prediction.tolist() == expected.argmax(axis=1).tolist()
 
 
+@slow_on_connect
 def test_classifiers_are_corrected_for_what_they_saw_alone(train: DataFrame) -> None:
     """The first saw natural rows, the second sampled ones without the weights, and a calibrated pipeline is inside."""
     assembler, _ = learner()

@@ -146,6 +146,7 @@ def points(spark):
     return VectorAssembler(inputCols=["x", "z"], outputCol="features").transform(spark.createDataFrame(pdf))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "evaluator",
     [

@@ -43,7 +43,9 @@ def settings(source: Any, out: Any, **sections: Any) -> dict[str, Any]:
 
 
 def run(spark, given: dict[str, Any]) -> dict[str, Any]:
-    return BalanceJob(Balance.model_validate(given), spark).run()
+    results = BalanceJob(Balance.model_validate(given), spark).run()
+    assert spark.sparkContext._jsc.sc().getPersistentRDDs().isEmpty(), "rows are released"
+    return results
 
 
 def refusal(spark, given: dict[str, Any]) -> str:
@@ -211,6 +213,7 @@ def test_priors_count_weights(patients):
     assert weighed["priorsAfter"]["hypothyroid"] > weighed["rows"]["hypothyroid"] / sum(weighed["rows"].values())
 
 
+@pytest.mark.slow  # the job is run three times; samplers' own tests tell sooner
 def test_partitions_and_repetition_change_nothing(spark, blobs, tmp_path):
     one, seven = str(tmp_path / "one"), str(tmp_path / "seven")
     rows = spark.read.parquet(blobs)
@@ -236,7 +239,8 @@ LABELS = {  # an expression, its positive value, and the text of that
 }
 
 
-@pytest.mark.parametrize("kind", ["string", pytest.param("boolean", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["string", "boolean"])
 def test_labels_of_any_type(spark, blobs, tmp_path, kind):
     value, positive, text = LABELS[kind]
     source, out = str(tmp_path / "my rows"), tmp_path / "my out"
@@ -262,6 +266,7 @@ def test_labels_of_any_type(spark, blobs, tmp_path, kind):
     assert {row[0] for row in predicted.select("predictedLabel").distinct().collect()} <= set(results["split"]["train"])
 
 
+@pytest.mark.slow
 def test_three_classes_with_a_tiny_one_and_numbers_as_labels(spark, tmp_path):
     source, out = str(tmp_path / "rows"), tmp_path / "out"
     rows = datasets.blobs(spark, rows=300, minority=[0.2, 0.2], partitions=2)
@@ -298,6 +303,7 @@ def test_a_column_may_say_the_split_and_there_need_be_no_learner(spark, blobs, t
     assert load(str(out / "config.yaml"), Balance).split.column == "my.part"
 
 
+@pytest.mark.slow
 def test_tables_and_columns_of_every_kind(spark, blobs, tmp_path):
     view = spark.read.parquet(blobs).select(
         (F.col("label") == 1).alias("y"),
@@ -364,14 +370,6 @@ def test_a_run_that_dies_leaves_the_older_result(spark, blobs, tmp_path, monkeyp
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     run(spark, given)
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
-
-
-def test_rows_are_released(spark, blobs, tmp_path):
-    run(spark, settings(blobs, tmp_path / "out", learner={"class": "NaiveBayes"}, columns=POSITIVE_NUMBERS))
-    assert spark.sparkContext._jsc.sc().getPersistentRDDs().isEmpty()
-
-
-POSITIVE_NUMBERS = {"label": "label", "positive": 1, "categorical": ["id"]}
 
 
 @pytest.fixture(scope="module")

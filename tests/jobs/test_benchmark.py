@@ -55,6 +55,7 @@ def config(tmp_path: Path) -> Benchmark:
     )
 
 
+@pytest.mark.slow  # every benchmark is run
 def test_every_benchmark_prints_one_line_of_json(spark, config, capsys) -> None:
     found = run(config, spark)
     lines = capsys.readouterr().out.splitlines()

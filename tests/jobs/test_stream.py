@@ -86,6 +86,7 @@ def batches(spark, folder: Path) -> dict[int, Counter[str]]:
 # ---- what a run leaves
 
 
+@pytest.mark.slow
 @classic
 def test_the_demo(spark, tmp_path, capsys):
     given = deepcopy(DEMO)
@@ -290,6 +291,7 @@ SESSION = {
 }
 
 
+@pytest.mark.slow  # it starts drivers of its own
 @classic
 def test_sigterm_lets_the_batch_end_and_the_next_run_goes_on(spark, tmp_path):
     for number in range(6):

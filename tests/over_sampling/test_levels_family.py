@@ -172,6 +172,7 @@ def test_safe_level_gaps_keep_to_the_safer_end(spark: SparkSession) -> None:
     assert set(seen) == {"copy", "even", "safer", "less safe"}, seen
 
 
+@pytest.mark.slow  # LinearSVC takes seconds
 def test_svm_makes_rows_of_support_rows_between_or_beyond(spark: SparkSession) -> None:
     model, made = made_by(SVMSMOTE(samplingStrategy=PLAN, outStep=0.4, **COMMON), THREE, spark)
     level = THREE.levels(M)
@@ -189,6 +190,7 @@ def test_svm_makes_rows_of_support_rows_between_or_beyond(spark: SparkSession) -
     assert -0.4 < min(beyond) < -0.3 < -0.1 < max(beyond) <= 0
 
 
+@pytest.mark.slow  # LinearSVC takes seconds
 def test_svm_finds_the_borders_that_scikit_learn_finds(spark: SparkSession) -> None:
     data = overlapping(common=80, rare=30)
     model = SVMSMOTE(**COMMON).fit(data.frame(spark))

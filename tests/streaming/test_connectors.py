@@ -13,6 +13,7 @@ from conftest import CONNECT
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow  # a broker and drivers are to be started
 @pytest.mark.skipif(CONNECT, reason="jobs run under spark-submit, on a classic session")
 @pytest.mark.skipif("SPARKIMB_JARS" not in os.environ, reason="SPARKIMB_JARS does not say where the jars are")
 def test_kafka_and_delta() -> None:

@@ -34,6 +34,7 @@ def test_row_by_row_the_alarms_are_those_of_the_loop(spark: SparkSession) -> Non
     assert {name for row, name in found if row > 750} == {"ddmOci", "linearFourRates"}
 
 
+@pytest.mark.slow
 def test_figures(spark: SparkSession) -> None:
     found = figures(spark, rows=4_000, minority=0.2, seeds=range(1), step=200)
     at = {(row["stream"], row["detector"]): row for row in found}

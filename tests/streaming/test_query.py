@@ -96,7 +96,7 @@ def test_figures_tell_what_was_written(spark: SparkSession, rows: DataFrame, tmp
     assert [row["rowsOut"].asDict() for row in kept] == [told["rowsOut"] for told in figures]
 
 
-@pytest.mark.parametrize("method", ["under", "smote"])
+@pytest.mark.parametrize("method", [pytest.param("under", marks=pytest.mark.slow), "smote"])
 def test_batches_without_rows_or_of_one_class_are_batches(rows: DataFrame, tmp_path: Path, method: str) -> None:
     run = runner(tmp_path, balancer(method=method, warmUpRows=0))
     run(batch(rows, 0).where("label = 0"), 0)
