@@ -233,6 +233,8 @@ def require_state_store(spark: SparkSession) -> None:
             "Counts by state need protobuf, on the driver and on the workers, which is not installed here. "
             'Run: pip install "sparkimb[connect]"'
         ) from error
+    # A session that has run no stream lacks what its state stores report to, and a table could not be counted.
+    _ = spark.streams.active
 
 
 # A group's state, and what is told of it.
