@@ -84,7 +84,10 @@ def test_a_replayed_batch_is_told_by_its_keys(connected: SparkSession, broker: B
     assert {row["_corrupt_record"] for row in dead.collect()} == {"no JSON", None, poison[2]}
 
     once = received(connected, broker, "rows-balanced").collect()
-    assert len(once) == rows_of(figures, "rowsOut") > 800, "rows of the minority repeat"
+    assert len(once) == rows_of(figures, "rowsOut")
+    # How many rows of it fall in which batch, and so the rates, is for the broker to say: 2.4 times and more were seen.
+    came, went = (sum(row[key].get("1", 0) for row in figures) for key in ("rowsIn", "rowsOut"))
+    assert went > 1.5 * came, "rows of the minority repeat"
     assert len({row["key"] for row in once}) == len(once)
     assert Counter(str(json.loads(row["value"])["label"]) for row in once) == sum(
         (Counter(row["rowsOut"]) for row in figures), Counter()
