@@ -155,7 +155,7 @@ def _known(
 ) -> tuple[str, dict[str, Any]]:
     """Return the name and the parameters of what there is one of."""
     if isinstance(given, dict) and len(given) != 1:
-        raise ValueError(f"{what}: one name with its parameters is wanted; found {list(given)}")
+        raise ValueError(f"the {what} is one name with its parameters; found {list(given)}")
     name, options = _name_and_options(given)
     if name not in known:
         raise ValueError(f"'{name}' is no {what}{nearest(name, known)}; use one of {', '.join(known)}")

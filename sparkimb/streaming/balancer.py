@@ -369,8 +369,9 @@ class StreamingBalancer:
         others = sorted((c for c in counts.sizes if c != counts.largest), key=lambda c: (counts.sizes[c], str(c)))
         held = others[: MAX_RESERVOIR_BYTES // (4 * d * self.reservoirRows)]
         # What was the largest class may not be it any more.
-        source = sound if smaller is None or state.counts.largest in held else smaller
-        rows = source.where(column(self.labelCol).isin(held)).select(
+        source = batch if smaller is None or state.counts.largest in held else smaller
+        # The label first: the features of other classes are not looked at.
+        rows = self.sound(source.where(column(self.labelCol).isin(held))).select(
             column(self.labelCol).alias("label"),
             F.xxhash64(*row_key(sound, self._keyCols(sound))).alias("key"),
             self._draw(sound, "reservoir").alias("draw"),
@@ -389,8 +390,9 @@ class StreamingBalancer:
     ) -> DataFrame:
         """Add rows between those of the batch and their neighbours in the reservoir."""
         grown = {label: rate for label, rate in rates.items() if rate > 1.0}
-        if not grown or smaller is None:
+        if not grown:
             return sound if self.syntheticCol is None else sound.withColumn(self.syntheticCol, F.lit(False))
+        assert smaller is not None  # classes that grow are known, and so is the largest
         given = {"featuresCol": self.featuresCol, "inputCols": self.inputCols, "idCols": self.idCols}
         smote = SMOTE(labelCol=self.labelCol, kNeighbors=self.kNeighbors, seed=self.seed)
         smote.setParams(**{name: value for name, value in given.items() if value is not None})

@@ -372,6 +372,15 @@ def test_a_run_that_dies_leaves_the_older_result(spark, blobs, tmp_path, monkeyp
     assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
+@pytest.mark.slow
+def test_rows_are_released(spark, blobs, tmp_path):
+    run(spark, settings(blobs, tmp_path / "out", learner={"class": "NaiveBayes"}, columns=POSITIVE_NUMBERS))
+    assert spark.sparkContext._jsc.sc().getPersistentRDDs().isEmpty()
+
+
+POSITIVE_NUMBERS = {"label": "label", "positive": 1, "categorical": ["id"]}
+
+
 @pytest.fixture(scope="module")
 def odd(spark, tmp_path_factory):
     """Write rows that make trouble, one column for each kind of it."""

@@ -229,7 +229,7 @@ def test_the_configs_that_are_shipped_are_sound():
         ({"loss": "focl"}, "loss: 'focl' is no loss (did you mean 'focal'?)"),
         ({"loss": {"focal": {"gama": 1}}}, "loss: focal: got an unexpected keyword argument 'gama'"),
         ({"loss": {"focal": {"gamma": -1}}}, "loss: gamma is -1"),
-        ({"loss": {"focal": {}, "dice": {}}}, "loss: one name with its parameters is wanted"),
+        ({"loss": {"focal": {}, "dice": {}}}, "loss: the loss is one name"),
         ({"loss": {"focal": {"reduction": "sum"}}}, "loss: focal: reduction is set by the job"),
         ({"augment": ["mixupp"]}, "'mixupp' is no augmentation (did you mean 'mixup'?)"),
         ({"augment": [{"remix": {"counts": [1, 2]}}]}, "remix: counts is set by the job"),

@@ -34,7 +34,9 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 def send(values: DataFrame, broker: Broker, topic: str) -> None:
     options = {"kafka.bootstrap.servers": broker.address, "topic": topic}
-    values.selectExpr("value").write.format("kafka").options(**options).save()
+    # By their hashes to the two partitions: left to itself the client deals rows, and so batches, anew in each run.
+    placed = values.selectExpr("value", "CAST(pmod(xxhash64(value), 2) AS int) AS partition")
+    placed.write.format("kafka").options(**options).save()
 
 
 def as_json(rows: DataFrame) -> DataFrame:
@@ -84,10 +86,7 @@ def test_a_replayed_batch_is_told_by_its_keys(connected: SparkSession, broker: B
     assert {row["_corrupt_record"] for row in dead.collect()} == {"no JSON", None, poison[2]}
 
     once = received(connected, broker, "rows-balanced").collect()
-    assert len(once) == rows_of(figures, "rowsOut")
-    # How many rows of it fall in which batch, and so the rates, is for the broker to say: 2.4 times and more were seen.
-    came, went = (sum(row[key].get("1", 0) for row in figures) for key in ("rowsIn", "rowsOut"))
-    assert went > 1.5 * came, "rows of the minority repeat"
+    assert len(once) == rows_of(figures, "rowsOut") > 800, "rows of the minority repeat"
     assert len({row["key"] for row in once}) == len(once)
     assert Counter(str(json.loads(row["value"])["label"]) for row in once) == sum(
         (Counter(row["rowsOut"]) for row in figures), Counter()
