@@ -53,7 +53,7 @@ MAY_ACT = {
     "sparkimb.over_sampling.random": {"collect"},  # the standard deviations of the classes
     "sparkimb.evaluation.confusion": {"toArrow"},  # grouped counts
     "sparkimb.evaluation.probabilities": {"toArrow"},  # sums by bin, and the distinct scores that bins are cut at
-    "sparkimb.evaluation.steps": {"toArrow", "collect"},  # scores on the driver up to a million, or sums of ranges
+    "sparkimb.evaluation.steps": {"toArrow"},  # scores on the driver up to a million, or sums of ranges
     "sparkimb.evaluation.score_gaps": {"toArrow"},  # the positives' scores, counts between them
     "sparkimb.evaluation.multiclass_ranking": {"toArrow", "collect"},
     "sparkimb.evaluation.intervals": {"toArrow"},  # rows alike, with their numbers

@@ -29,6 +29,8 @@ RANGES = 256
 SAMPLED = 64
 # Running sums of weights differ by rounding between the two paths; positions closer than this are the same.
 ROUNDING = 1e-9
+# What is at a score, and what is at or above it.
+_TOTALS = {"p": "tp", "n": "fp"}
 
 # NumPy arrays or Spark columns.  The formulas use only + - * / ** and comparisons, `divide` and `clip`, so that both
 # paths share them.
@@ -165,64 +167,82 @@ class DistributedSteps:
     def __init__(self, rows: DataFrame, faults: Mapping[str, Column]) -> None:
         shares = [i / RANGES for i in range(1, RANGES)]
         # The cuts only balance the ranges; any cuts give the same sums, so it does not matter which rows are drawn.
-        drawn = F.when(F.rand(seed=0) * SAMPLED < 1, F.col("score"))
-        look = (
-            rows.select(fault_code(faults).alias("fault"), drawn.alias("drawn"))
-            .groupBy("fault")
-            .agg(F.count("*").alias("rows"), F.percentile_approx("drawn", shares, 4 * RANGES).alias("cuts"))
-            .collect()  # a row per fault
-        )
-        refuse_faults(faults, {row["fault"]: row["rows"] for row in look})
-        cuts = np.unique(np.array(look[0]["cuts"] or [], dtype=float))
-        positive, mass = F.col("positive"), F.col("weight")
-        ranged = at_cuts(rows.where(mass > 0), cuts).select(
+        drawn = rows.where(F.rand(seed=0) * SAMPLED < 1).agg(F.percentile_approx("score", shares, 4 * RANGES)).first()
+        cuts = np.unique(np.array((drawn and drawn[0]) or [], dtype=float))
+        cuts = cuts[np.isfinite(cuts)]
+        sound = F.col("fault") == 0
+        ranged = at_cuts(rows.withColumn("fault", fault_code(faults)), cuts).select(
+            "fault",
             "score",
-            F.when(positive, mass).otherwise(0.0).alias("p"),
-            F.when(positive, 0.0).otherwise(mass).alias("n"),
-            (2 * len(cuts) - F.col("place")).alias("range"),  # from 0, the highest scores
+            # Positives above 0, others below: what is shuffled is small.
+            F.when(F.col("positive"), F.col("weight")).otherwise(-F.col("weight")).alias("mass"),
+            F.when(sound, 2 * len(cuts) - F.col("place")).alias("range"),  # from 0, the highest scores
         )
-        totals = np.zeros((2 * len(cuts) + 1, 2))
-        for row in ranged.groupBy("range").agg(F.sum("p"), F.sum("n")).collect():  # at most 2 RANGES rows
-            totals[row[0]] = row[1], row[2]
-        above = np.cumsum(totals, axis=0) - totals
-        self.positives, self.negatives = totals.sum(axis=0).tolist()
+        look = (  # at most 2 RANGES rows and one per fault
+            ranged.groupBy("fault", "range")
+            .agg(F.count("*").alias("rows"), *(F.sum(weight).alias(name) for name, weight in _masses().items()))
+            .toArrow()
+            .to_pandas()
+        )
+        refuse_faults(faults, look.groupby("fault")["rows"].sum().to_dict())
+        at = look["range"].to_numpy(dtype=np.int64)
+        totals = np.stack([sums_at(at, look[name].to_numpy(), 2 * len(cuts) + 1) for name in "pn"])
+        self.positives, self.negatives = totals.sum(axis=1).tolist()
+        self._above = dict(zip("pn", np.cumsum(totals, axis=1) - totals, strict=True))
         # Windows sort by range and score, which takes comparisons of whole rows.  By score alone Spark sorts faster, by
         # the digits of a number, and the order is the same: what windows are to sort is in order already.
-        ranged = ranged.repartition("range").sortWithinPartitions(F.desc("score"))
+        weighted = ranged.where(F.col("mass") != 0).select("range", "score", "mass")
+        self._rows = weighted.repartition("range").sortWithinPartitions(F.desc("score"))
+        self._at = Step(p=F.col("p"), n=F.col("n"), tp=F.col("tp"), fp=F.col("fp"))
+
+    @cached_property
+    def _all(self) -> DataFrame:
+        """Every step."""
         falling = Window.partitionBy("range").orderBy(F.desc("score"))
-        so_far = falling.rowsBetween(Window.unboundedPreceding, 0)
-        offsets = {
-            name: F.get(F.array(*map(F.lit, above[:, i].tolist())), F.col("range")) for i, name in enumerate("pn")
-        }
-        # The last row of those that tie has seen them all; what the row before it among these had not is the step's.
-        after = F.lead("score").over(falling)
-        summed = ranged.select(
+        summed = self._rows.select(
             "range",
             "score",
-            *((offsets[name] + F.sum(name).over(so_far)).alias(total) for name, total in (("p", "tp"), ("n", "fp"))),
-            after.alias("after"),
-        ).where(F.col("after").isNull() | (F.col("after") < F.col("score")))
-        self._table = summed.select(
-            "score",
-            "tp",
-            "fp",
-            *(
-                (F.col(total) - F.coalesce(F.lag(total).over(falling), offsets[name])).alias(name)
-                for name, total in (("p", "tp"), ("n", "fp"))
-            ),
+            *(self._so_far(name, weight).alias(_TOTALS[name]) for name, weight in _masses().items()),
+            F.lead("score").over(falling).alias("after"),
         )
-        self._at = Step(p=F.col("p"), n=F.col("n"), tp=F.col("tp"), fp=F.col("fp"))
+        # The last row of those that tie has seen them all; what the row before it among these had not is the step's.
+        last = summed.where(F.col("after").isNull() | (F.col("after") < F.col("score")))
+        before = {name: F.coalesce(F.lag(total).over(falling), self._offset(name)) for name, total in _TOTALS.items()}
+        return last.select("score", "tp", "fp", *((F.col(_TOTALS[n]) - before[n]).alias(n) for n in before))
+
+    @cached_property
+    def _merged(self) -> DataFrame:
+        """The steps of positives, and one for all others of a range between two of them: few where positives are.
+
+        No area needs more, and all but one window is over these few instead of all rows.
+        """
+        falling = Window.partitionBy("range").orderBy(F.desc("score"))  # up to a row and all that tie with it
+        last = self._rows.withColumn("positive", F.min(F.when(F.col("mass") > 0, F.col("score"))).over(falling))
+        merged = last.groupBy("range", "positive", (F.col("positive") == F.col("score")).alias("ties")).agg(
+            F.min("score").alias("score"), *(F.sum(weight).alias(name) for name, weight in _masses().items())
+        )
+        totals = [self._so_far(name, F.col(name)).alias(total) for name, total in _TOTALS.items()]
+        return merged.select("score", "p", "n", *totals)
+
+    def _so_far(self, name: str, weight: Column) -> Column:
+        """Return the weight of all rows above a row, and of this one."""
+        falling = Window.partitionBy("range").orderBy(F.desc("score"))
+        return self._offset(name) + F.sum(weight).over(falling.rowsBetween(Window.unboundedPreceding, 0))
+
+    def _offset(self, name: str) -> Column:
+        """Return the weight in the ranges above."""
+        return F.get(F.array(*map(F.lit, self._above[name].tolist())), F.col("range"))
 
     @cached_property
     def count(self) -> int:
         """The number of steps.  One action."""
-        row = self._table.agg(F.count("*")).first()
+        row = self._all.agg(F.count("*")).first()
         assert row is not None
         return int(row[0])
 
     def sums(self, formula: Callable[[Step], list[Values]]) -> list[float]:
         """Sum each value of the formula over all steps.  One action."""
-        row = self._table.agg(*(F.sum(value) for value in formula(self._at))).first()
+        row = self._merged.agg(*(F.sum(value) for value in formula(self._at))).first()
         assert row is not None
         return list(row)
 
@@ -231,11 +251,17 @@ class DistributedSteps:
         value, allowed = formula(self._at)
         # Structs compare field by field: the highest value, then the highest score.
         step = F.struct(value.alias("value"), "score", "tp", "fp")
-        row = self._table.where(allowed).agg(F.max(step).alias("best")).first()
+        row = self._all.where(allowed).agg(F.max(step).alias("best")).first()
         best = row["best"] if row is not None else None
         return best and (best["score"], best["tp"], best["fp"])
 
     def where(self, kept: Callable[[Step], Values]) -> pd.DataFrame:
         """Return score, tp and fp of the steps kept, highest score first.  One action."""
-        chosen: pd.DataFrame = self._table.where(kept(self._at)).select("score", "tp", "fp").toArrow().to_pandas()
+        chosen: pd.DataFrame = self._all.where(kept(self._at)).select("score", "tp", "fp").toArrow().to_pandas()
         return chosen.sort_values("score", ascending=False, ignore_index=True)
+
+
+def _masses() -> dict[str, Column]:
+    """Return the weights of positives and of others, which `mass` tells apart by its sign."""
+    mass = F.col("mass")
+    return {"p": F.greatest(mass, F.lit(0.0)), "n": F.greatest(-mass, F.lit(0.0))}
