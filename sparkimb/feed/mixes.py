@@ -106,6 +106,13 @@ def batch_counts(
     return counts.astype(np.int64)
 
 
+def even_draws(rows: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return n of the rows in random order, each drawn equally often, or once more."""
+    cycles, rest = divmod(n, len(rows))
+    whole = rng.permuted(np.tile(rows, (cycles, 1)), axis=1).ravel()
+    return np.concatenate([whole, rng.choice(rows, rest, replace=False)])
+
+
 class EvenDraws:
     """Draws from a class's rows: one random permutation of them after the other, so that none is drawn more often."""
 

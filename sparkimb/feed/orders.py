@@ -13,7 +13,7 @@ from sparkimb.errors import SparkimbError
 from sparkimb.feed.engine import Block
 from sparkimb.feed.epochs import Window, generator
 from sparkimb.feed.manifest import Label
-from sparkimb.feed.mixes import EvenDraws, batch_counts
+from sparkimb.feed.mixes import EvenDraws, batch_counts, even_draws
 from sparkimb.feed.pool import Pool
 
 
@@ -181,7 +181,7 @@ class Mixed:
             own = by_class[ends[code - 1] if code else 0 : ends[code]]
             if not len(own):
                 raise self._missing(code, block)
-            drawn.append(EvenDraws(own, rng).take(n))
+            drawn.append(even_draws(own, n, rng))
         return _dealt(drawn, counts, rng)
 
     def _counts(self, window: Window) -> NDArray[np.int64]:
@@ -201,14 +201,13 @@ class Mixed:
 
 def _dealt(drawn: list[NDArray[np.int64]], counts: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the rows drawn of each class dealt to the batches by counts [batches, classes], each batch shuffled."""
-    classes = np.arange(counts.shape[1], dtype=np.uint16 if counts.shape[1] <= 1 << 16 else np.int64)
-    slots = np.repeat(np.tile(classes, len(counts)), counts.ravel())
+    runs = counts.ravel()  # of one class in one batch, batch by batch; the rows drawn are class by class
+    starts = np.cumsum(counts.T).reshape(counts.T.shape).T.ravel() - runs
+    order = np.concatenate(drawn)[np.arange(runs.sum()) + np.repeat(starts - (np.cumsum(runs) - runs), runs)]
     size = int(counts[0].sum())
-    whole = len(slots) // size * size  # the last batch may be smaller
-    slots[:whole] = rng.permuted(slots[:whole].reshape(-1, size), axis=1).ravel()
-    slots[whole:] = rng.permutation(slots[whole:])
-    order = np.empty(len(slots), np.int64)
-    order[np.argsort(slots, kind="stable")] = np.concatenate(drawn)
+    whole = len(order) // size * size  # the last batch may be smaller
+    rng.permuted(order[:whole].reshape(-1, size), axis=1, out=order[:whole].reshape(-1, size))
+    rng.shuffle(order[whole:])
     return order
 
 
