@@ -20,7 +20,7 @@ from sparkimb.columns import case_of, column, require_columns
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.calibration import correct_priors
 from sparkimb.evaluation.confusion import confusion_matrix
-from sparkimb.evaluation.intervals import Interval, confusion_interval
+from sparkimb.evaluation.intervals import Interval, check_replicates, confusion_interval
 from sparkimb.evaluation.ranking import RankingMetrics
 from sparkimb.evaluation.stratified_folds import StratifiedFolds
 from sparkimb.evaluation.thresholds import best_threshold
@@ -87,6 +87,7 @@ def advise(
     objective: str = "averagePrecision",
     numFolds: int = 3,
     level: float = 0.95,
+    replicates: int = 200,
     budget: float | None = None,
     seed: int = 0,
 ) -> Advice:
@@ -94,7 +95,7 @@ def advise(
 
     In each fold a treatment changes the training rows alone; rows held out are natural.  The scores of all folds are
     measured together, after probabilities are corrected for the class shares that a treatment changed.  Where the
-    intervals of the best treatment and of doing nothing overlap, the advice is to do nothing.
+    intervals of the best treatment and of doing nothing overlap, the advice is to do nothing, or to move the threshold.
 
     Parameters
     ----------
@@ -102,6 +103,7 @@ def advise(
         Features and labels.  It is read once, and kept while the treatments are compared.
     learner : pyspark.ml classifier
         With the params that are to be used; its featuresCol and labelCol are set here, and its weightCol for weights.
+        It sees the classes as 0, 1, …, the positive one last.
     labelCol : str, default="label"
         String, boolean, integer or double; no nulls, no NaN.
     featuresCol : str, default="features"
@@ -111,7 +113,8 @@ def advise(
     positiveLabel : optional
         The class that the objective is about; by default the smallest.  All other labels are the rest.
     treatments : dict of str to sampler or ClassWeigher, optional
-        What to compare, by name, in this order; by default `default_treatments()`.  Their column Params are set here.
+        What to compare, by name, in this order; by default `default_treatments()`.  They are given the label, the
+        features as one vector, and ids: labelCol, featuresCol, idCols, weightCol and seed are set here.
     objective : str, default="averagePrecision"
         "averagePrecision", "areaUnderPR" or "areaUnderROC", which need no threshold; or "f1", "gMean", "mcc" or
         "balancedAccuracy": then each treatment is measured as its model decides and, as "tuned", at the best threshold,
@@ -119,6 +122,8 @@ def advise(
     numFolds : int in [2, rows of the smallest class], default=3
     level : float in (0, 1), default=0.95
         Of the confidence intervals: Poisson bootstrap of the rows held out; thresholds and models stay as they are.
+    replicates : int in [2 / (1 - level), 100_000], default=200
+        Of the bootstrap.
     budget : float > 0, optional
         Seconds: no treatment begins after them.  Doing nothing is always measured.
     seed : int, default=0
@@ -127,15 +132,17 @@ def advise(
     Raises
     ------
     SparkimbError
-        Before any job: missing columns, an unknown objective, a learner that has a weightCol, a treatment named
-        "nothing".  After the count: null labels, a single class, an unknown positiveLabel, fewer rows of a class than
-        folds.
+        Before any job: missing columns, an unknown objective, numbers out of their range, a learner that has a
+        weightCol or thresholds, a treatment named "nothing" or with columns other than those given it.  After the
+        count: null labels, a single class, an unknown positiveLabel, fewer rows of a class than folds.  A treatment
+        that fails by one is told among those skipped.
 
     Notes
     -----
-    Cost: a count and the folds; then for each treatment and fold the jobs of its fit and the learner's, and one action
-    for the scores of all folds; for an objective with a threshold one for each fold and two more.  Features, labels and
-    ids are kept (MEMORY_AND_DISK) until the end, and the scores of a treatment while it is measured.
+    Cost: features, labels and ids are read once, by the count, and kept (MEMORY_AND_DISK) until the end.  Then the
+    folds and a count for each; for each treatment and fold the jobs of its fit and the learner's, and one action for
+    the scores of all folds, which are kept while they are measured; for an objective with a threshold one for each fold
+    and two more.
 
     Examples
     --------
@@ -143,38 +150,44 @@ def advise(
     """
     compared = dict(default_treatments() if treatments is None else treatments)
     _check(learner, compared, objective, budget)
+    check_replicates(level, replicates)
     require_columns(dataset, labelCol=labelCol, featuresCol=featuresCol, idCols=idCols)
     if not isinstance(found := dataset.schema[featuresCol].dataType, VectorUDT):
         raise SparkimbError(
             f"featuresCol '{featuresCol}' is of type {found.simpleString()}, not a vector. Use VectorAssembler first."
         )
-    counts = class_counts(dataset, labelCol=labelCol)
-    require_two_classes(counts, labelCol)
-    labels = _positive_last(counts, positiveLabel, labelCol)
+    began = time.monotonic()
     ids = [f"id{i}" for i in range(len(idCols or []))]
     rows = dataset.select(
-        case_of(column(labelCol), {label: float(i) for i, label in enumerate(labels)}, F.lit(None)).alias("y"),
+        column(labelCol).alias("label"),
         column(featuresCol).alias("features"),
         *(column(name).alias(made) for name, made in zip(idCols or [], ids, strict=True)),
-    )
-    ids = ids or ["y", "features"]
-    folds = StratifiedFolds(numFolds=numFolds, labelCol="y", idCols=ids, foldCol="fold", seed=seed).fit(rows)
-    began = time.monotonic()
+    ).persist()
     skipped: dict[str, str] = {}
     tried: list[dict[str, Any]] = []
-    kept = folds.transform(rows).persist()
     try:
-        outside = [class_counts(kept.where(F.col("fold") != fold), labelCol="y") for fold in range(numFolds)]
-        trial = _Trial(kept, outside, learner, ids, objective, level, seed)
+        counts = class_counts(rows.withColumnRenamed("label", labelCol), labelCol=labelCol)
+        require_two_classes(counts, labelCol)
+        labels = _positive_last(counts, positiveLabel, labelCol)
+        ids = ids or ["label", "features"]
+        folds = StratifiedFolds(numFolds=numFolds, idCols=ids, foldCol="fold", seed=seed).fit(rows)
+        folded = folds.transform(rows)
+        outside = [class_counts(folded.where(F.col("fold") != fold), labelCol="label") for fold in range(numFolds)]
+        trial = _Trial(folded, labels, outside, learner, ids, objective, level, replicates, seed)
         for name, stage in [(NOTHING, None), *compared.items()]:
             if stage is not None and budget is not None and time.monotonic() - began > budget:
                 skipped[name] = f"as the {budget:g} seconds were spent"
             elif isinstance(stage, ClassWeigher) and not _takes_weights(learner):
                 skipped[name] = f"as {type(learner).__name__} does not look at weights"
             else:
-                tried += [{"treatment": name, **outcome} for outcome in trial.outcomes(stage)]
+                try:
+                    tried += [{"treatment": name, **outcome} for outcome in trial.outcomes(stage)]
+                except SparkimbError as error:
+                    if stage is None:
+                        raise
+                    skipped[name] = f"as it failed: {str(error).rstrip('.')}"
     finally:
-        kept.unpersist()
+        rows.unpersist()
     table = pd.DataFrame(tried).sort_values(["value", "seconds"], ascending=[False, True], ignore_index=True)
     return Advice(objective, recommend(table, objective, level), table, skipped)
 
@@ -186,6 +199,11 @@ def _check(learner: Estimator[Any], treatments: Mapping[str, Stage], objective: 
         raise SparkimbError(
             "learner has a weightCol, which rows made by a sampler lack. Leave it out: class weights are a treatment."
         )
+    if learner.hasParam("thresholds") and learner.isSet("thresholds"):
+        raise SparkimbError(
+            "learner has thresholds, but the order of the classes is set here, the positive one last. Leave them out: "
+            "objectives such as 'f1' tune the threshold."
+        )
     wrong = {
         name: type(stage).__name__
         for name, stage in treatments.items()
@@ -193,6 +211,13 @@ def _check(learner: Estimator[Any], treatments: Mapping[str, Stage], objective: 
     }
     if wrong:
         raise TypeError(f"treatments must be samplers or ClassWeighers by name; got {wrong}.")
+    for name, stage in treatments.items():
+        for param in ("inputCols", "categoricalCols", "strataCols"):
+            if stage.hasParam(param) and stage.isSet(param):
+                raise SparkimbError(
+                    f"treatments['{name}'] has {param} {stage.getOrDefault(param)}, but treatments are given the "
+                    "label, ids and one vector of features. Leave it out, or compare it by hand in StratifiedFolds."
+                )
     if NOTHING in treatments:
         raise SparkimbError(f"treatments has the name '{NOTHING}', which stands for no treatment. Give another name.")
     if objective not in (*RANKINGS, *DECISIONS):
@@ -228,18 +253,14 @@ def recommend(table: pd.DataFrame, objective: str, level: float) -> str:
                 f" That of the natural rows is {row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}], and the "
                 f"{level:.0%} intervals overlap."
             )
-    if "default" in untreated.index:
-        return f"{found} Do nothing."
     if len(untreated):
-        return f"{found} Do nothing to the rows, and move the threshold."
-    cheapest = overlapping.sort_values("seconds").iloc[0]
-    name = cheapest["treatment"]
-    if name != best["treatment"]:
-        return f"{found} The interval of {name} overlaps with it, at less cost. Use {name}."
-    moved = (
-        " and tune the threshold" if (overlapping["treatment"] == name).any() and best["threshold"] == "tuned" else ""
-    )
-    return f"{found} No interval of the natural rows reaches it. Use {name}{moved}."
+        moved = untreated.index[0] == "tuned"
+        return f"{found} Do nothing to the rows, and move the threshold." if moved else f"{found} Do nothing."
+    cheapest = overlapping.sort_values(["seconds", "threshold"]).iloc[0]  # of equals without a tuned threshold
+    use = f"Use {cheapest['treatment']}{' and tune the threshold' if cheapest['threshold'] == 'tuned' else ''}."
+    if cheapest["treatment"] != best["treatment"]:
+        return f"{found} The interval of {cheapest['treatment']} overlaps with it, at less cost. {use}"
+    return f"{found} No interval of the natural rows reaches it. {use}"
 
 
 @dataclass(frozen=True)
@@ -247,11 +268,13 @@ class _Trial:
     """The rows in their folds, and how a treatment is measured on them."""
 
     rows: DataFrame
-    counts: Sequence[Mapping[Label, int]]  # of the rows outside each fold, by index of the label
+    labels: Sequence[Label]  # in the order of the learner's classes
+    counts: Sequence[Mapping[Label, int]]  # of the rows outside each fold
     learner: Estimator[Any]
     ids: Sequence[str]
     objective: str
     level: float
+    replicates: int
     seed: int
 
     def outcomes(self, stage: Stage | None) -> list[dict[str, Any]]:
@@ -276,39 +299,42 @@ class _Trial:
         rows: Mapping[Label, float] = before
         after: Mapping[Label, float] = before
         if isinstance(stage, Sampler):
-            given = {"labelCol": "y", "idCols": list(self.ids), "featuresCol": "features", "seed": self.seed}
+            given = {"labelCol": "label", "idCols": list(self.ids), "featuresCol": "features", "seed": self.seed}
             sampler = stage.copy().setParams(**{name: value for name, value in given.items() if stage.hasParam(name)})
             model = sampler.fit(training)
             training, rows = model.resample(training), model.plan.targets
             after = rows
         elif stage is not None:
-            weigher = stage.copy().setParams(labelCol="y", weightCol="weight").fit(training)
+            weigher = stage.copy().setParams(labelCol="label", weightCol="weight").fit(training)
             training = weigher.transform(training)
             after = {label: n * weigher.classWeights[label] for label, n in before.items()}
             learner.setParams(weightCol="weight")
-        fitted = learner.fit(training)
-        classes = [float(i) for i in range(len(before))]
+        # The index only now: treatments know the labels by their names, and make rows with no other column.
+        index = case_of(F.col("label"), {label: float(i) for i, label in enumerate(self.labels)}, F.lit(None))
+        fitted = learner.fit(training.withColumn("y", index))
+        last = len(self.labels) - 1
         if learner.hasParam("probabilityCol"):
             probability = vector_to_array(column(learner.getProbabilityCol()))
             corrected = correct_priors(
-                probability, before=[before[c] for c in classes], after=[after[c] for c in classes]
+                probability, before=[before[c] for c in self.labels], after=[after[c] for c in self.labels]
             )
-            score = F.get(corrected, F.lit(len(classes) - 1))
+            score = F.get(corrected, F.lit(last))
         else:
-            score = F.get(vector_to_array(column(learner.getRawPredictionCol())), F.lit(len(classes) - 1))
+            score = F.get(vector_to_array(column(learner.getRawPredictionCol())), F.lit(last))
         scores = fitted.transform(self.rows.where(F.col("fold") == fold)).select(
             "fold",
             score.alias("score"),
-            (F.col("y") == classes[-1]).alias("truth"),
-            (column(learner.getPredictionCol()) == classes[-1]).alias("decision"),
+            (F.col("label") == F.lit(self.labels[-1])).alias("truth"),
+            (column(learner.getPredictionCol()) == float(last)).alias("decision"),
         )
         return scores, int(sum(rows.values()))
 
     def _measured(self, scored: DataFrame) -> dict[str, Interval]:
         """Measure the objective on the scores of all folds, by the kind of threshold."""
+        drawn: dict[str, Any] = {"level": self.level, "replicates": self.replicates, "seed": self.seed}
         if self.objective in RANKINGS:
             ranking = RankingMetrics(scored, labelCol="truth", positiveLabel=True)
-            return {"any": ranking.interval(self.objective, level=self.level, seed=self.seed)}
+            return {"any": ranking.interval(self.objective, **drawn)}
         tuned = F.lit(None)
         for fold in range(len(self.counts)):
             others = RankingMetrics(scored.where(F.col("fold") != fold), labelCol="truth", positiveLabel=True)
@@ -319,8 +345,7 @@ class _Trial:
             name: confusion_interval(
                 confusion_matrix(rows, predictionCol="decision", labelCol="truth", positiveLabel=True),
                 self.objective,
-                level=self.level,
-                seed=self.seed,
+                **drawn,
             )
             for name, rows in decided.items()
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pyspark import keyword_only
@@ -21,6 +21,7 @@ from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.calibrators import Calibrator
 from sparkimb.evaluation.cost import CostSensitive
 from sparkimb.evaluation.prior_correction import with_corrected_priors
+from sparkimb.evaluation.threshold_tuner import ThresholdTuner
 from sparkimb.over_sampling.random import RandomOverSampler
 from sparkimb.params import param
 from sparkimb.persistence import ConnectOverwrite
@@ -45,16 +46,17 @@ class Pipeline(SparkPipeline):
     calibrate : bool, default=False
         Whether the fitted model corrects each later classifier's probabilities, and its prediction, for what the
         samplers and weighers did to the class priors.  For RandomUnderSampler without strataCols, RandomOverSampler
-        without shrinkage, and ClassWeigher, whose effect depends on the class alone; and for pyspark's classifiers.
+        without shrinkage, ClassWeigher, and CostSensitive with numbers for costs, whose effect depends on the class
+        alone; and for pyspark's classifiers.
 
     Raises
     ------
     SparkimbError
         In `fit`, before any job: a sampler or weigher with no estimator after it, which would train nothing; a
-        calibrator after one, which would learn the sampled class shares.  With calibrate: another sampler; no
-        classifier after a sampler or weigher that trains on its rows or weights, or one without probabilities
-        (LinearSVC, OneVsRest), or with another labelCol.  While fitting, with calibrate: a class of which no row or no
-        weight is left.
+        calibrator or ThresholdTuner after one, which would learn the sampled class shares.  With calibrate: another
+        sampler; no classifier after a sampler or weigher that trains on its rows or weights, or one without
+        probabilities (LinearSVC, OneVsRest), or with another labelCol.  While fitting, with calibrate: a class of which
+        no row or no weight is left.
 
     Notes
     -----
@@ -109,6 +111,7 @@ class Pipeline(SparkPipeline):
                 shifts.append((stage, weigher.classWeights))
             elif isinstance(stage, CostSensitive):
                 dataset = stage.fit(dataset).transform(dataset)
+                shifts.append((stage, {float(key): stake for key, stake in (stage.stakes() or {}).items()}))
             else:
                 transformers = [stage.fit(dataset) if isinstance(stage, Estimator) else stage]
                 reaching = [shift for shift in shifts if _reaches(shift[0], stage)]
@@ -126,16 +129,16 @@ class Pipeline(SparkPipeline):
                 raise TypeError(f"Pipeline.stages[{i}] is a {type(stage).__name__}, not an Estimator or Transformer.")
             if not isinstance(stage, TrainingOnly):
                 continue
-            later = [s for s in stages[i + 1 :] if isinstance(s, Estimator) and not isinstance(s, TrainingOnly)]
+            later = [s for s in _flat(stages[i + 1 :]) if isinstance(s, Estimator) and not isinstance(s, TrainingOnly)]
             if not later:
                 raise SparkimbError(
                     f"Pipeline.stages[{i}] is a {type(stage).__name__}, and no estimator follows that would train on "
                     "its rows. Put it before the learner, or call it outside the pipeline."
                 )
-            calibrators = [type(s).__name__ for s in later if isinstance(s, Calibrator)]
-            if calibrators:
+            misled = [type(s).__name__ for s in later if isinstance(s, Calibrator | ThresholdTuner)]
+            if misled:
                 raise SparkimbError(
-                    f"Pipeline.stages[{i}] is a {type(stage).__name__}, and the {calibrators[0]} after it would learn "
+                    f"Pipeline.stages[{i}] is a {type(stage).__name__}, and the {misled[0]} after it would learn "
                     "from training rows with changed class shares. Fit it on natural held-out rows, outside the "
                     "pipeline."
                 )
@@ -186,6 +189,12 @@ class Pipeline(SparkPipeline):
 _PriorShift: TypeAlias = tuple[Any, Mapping[Label, float]]
 
 
+def _flat(stages: Sequence[Any]) -> Iterator[Any]:
+    """Yield the stages, of nested pipelines theirs."""
+    for stage in stages:
+        yield from _flat(stage.getStages()) if isinstance(stage, SparkPipeline) else [stage]
+
+
 def _reaches(stage: Any, learner: Any) -> bool:
     """Say whether a classifier trains on what a sampler or weigher makes: rows always, weights if it uses them."""
     if not (isinstance(learner, Estimator) and learner.hasParam("labelCol") and learner.hasParam("rawPredictionCol")):
@@ -203,7 +212,7 @@ def _not_by_class_alone(stage: Any) -> str | None:
     if isinstance(stage, RandomOverSampler):
         return " with shrinkage" if stage.getShrinkage() > 0 else None
     if isinstance(stage, CostSensitive):
-        return ", whose weights may differ within a class"
+        return ", whose weights may differ within a class" if stage.stakes() is None else None
     return None if isinstance(stage, ClassWeigher) else ", which looks at the features"
 
 

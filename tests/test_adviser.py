@@ -55,6 +55,27 @@ def table(*rows: tuple[str, str, float, float, float, float]) -> pd.DataFrame:
             ),
             "Use weights.",
         ),
+        (
+            table(
+                ("nothing", "default", 0.1, 0.05, 0.12, 1),
+                ("weights", "default", 0.2, 0.1, 0.3, 1),
+                ("weights", "tuned", 0.6, 0.5, 0.66, 1),
+                ("SMOTE", "tuned", 0.65, 0.6, 0.7, 2),
+            ),
+            "Use weights and tune the threshold.",
+        ),
+        (
+            table(
+                ("nothing", "default", 0.1, 0.05, 0.12, 1),
+                ("SMOTE", "default", 0.64, 0.6, 0.7, 2),
+                ("SMOTE", "tuned", 0.65, 0.6, 0.7, 2),
+            ),
+            "Use SMOTE.",
+        ),
+        (
+            table(("nothing", "default", 0.5, 0.4, 0.6, 1), ("nothing", "tuned", 0.6, 0.5, 0.7, 1)),
+            "Do nothing to the rows, and move the threshold.",
+        ),
     ],
 )
 def test_the_simplest_of_what_may_be_the_best_is_recommended(found: pd.DataFrame, expected: str) -> None:
@@ -122,6 +143,33 @@ def test_what_cannot_be_tried_is_said(rows: DataFrame) -> None:
     assert "Not tried: w, as FMClassifier does not look at weights." in str(advice)
 
 
+def test_treatments_name_the_labels_as_the_rows_do(spark: SparkSession) -> None:
+    """Labels whose order the learner does not see: the rare class is 0, and 0 is what the weights are for."""
+    df = example(spark, {1: 90, 0: 30}).select("id", "label", "features")
+    advice = advise(
+        df,
+        learner=learner(),
+        idCols=["id"],
+        treatments={
+            "none of the others": RandomUnderSampler(samplingStrategy={1: 8}),
+            "weights": ClassWeigher(weights={0: 3, 1: 1}),
+        },
+        numFolds=2,
+    )
+    trained = dict(zip(advice.table["treatment"], advice.table["rows"], strict=True))
+    assert trained == {"nothing": 120, "weights": 120, "none of the others": 2 * (8 + 15)}
+    assert advice.skipped == {}
+
+
+def test_a_treatment_that_fails_is_told_and_the_others_go_on(rows: DataFrame) -> None:
+    given = {"too many": RandomUnderSampler(samplingStrategy={"rare": 31}), "under": RandomUnderSampler()}
+    advice = advise(rows, learner=learner(), idCols=["id"], treatments=given, numFolds=2)
+    assert set(advice.table["treatment"]) == {"nothing", "under"}
+    assert set(advice.skipped) == {"too many"}
+    assert advice.skipped["too many"].startswith("as it failed: ")
+    assert "31" in str(advice)
+
+
 @pytest.mark.slow
 def test_scores_without_probabilities_do(rows: DataFrame) -> None:
     advice = advise(
@@ -137,6 +185,12 @@ def test_bad_questions_are_refused(rows: DataFrame) -> None:
         "treatments has the name 'nothing'": {"treatments": {"nothing": ClassWeigher()}},
         "learner has a weightCol": {"learner": LogisticRegression(weightCol="w")},
         "budget is 0": {"budget": 0},
+        "level is 1.5": {"level": 1.5},
+        r"An interval of level 0\.995 takes a number in \[400": {"level": 0.995},
+        "learner has thresholds": {"learner": LogisticRegression(thresholds=[0.2, 0.8])},
+        r"treatments\['x'\] has strataCols \['color'\]": {
+            "treatments": {"x": RandomUnderSampler(strataCols=["color"])}
+        },
         "labelCol 'labl' .* not found": {"labelCol": "labl"},
         "featuresCol 'label' is of type string, not a vector": {"featuresCol": "label"},
     }.items():

@@ -42,6 +42,7 @@ from sparkimb import (
 )
 from sparkimb.evaluation.cost import CostSensitive
 from sparkimb.evaluation.platt import PlattCalibrator
+from sparkimb.evaluation.threshold_tuner import ThresholdTuner
 from sparkimb.testing import example
 
 COUNTS = {0.0: 120, 1.0: 24}
@@ -286,6 +287,17 @@ def test_calibrate_undoes_what_samplers_and_weights_did(train: DataFrame) -> Non
 
 
 @slow_on_connect
+def test_calibrate_undoes_costs_by_class(train: DataFrame) -> None:
+    assembler, _ = learner()
+    costs = CostSensitive(costs={0: {1: 2.0}, 1: {0: 9.0, 1: 1.0}})
+    stages = [costs, assembler, LogisticRegression(weightCol="weight", regParam=0.01)]
+    scored = Pipeline(stages=stages, calibrate=True).fit(train).transform(train)
+    probability, uncorrected = arrays(scored, "probability", "uncorrectedProbability")
+    odds = uncorrected[:, 1] / uncorrected[:, 0] / (probability[:, 1] / probability[:, 0])
+    np.testing.assert_allclose(odds, (9 - 1) / 2, rtol=1e-9)
+
+
+@slow_on_connect
 def test_calibrate_makes_probabilities_true_where_the_truth_is_known(spark: SparkSession) -> None:
     """Two Gaussians: the posterior is a logistic function of x, which a logistic regression can learn."""
     rng = np.random.default_rng(0)
@@ -371,6 +383,13 @@ def test_what_calibrate_cannot_undo_is_refused_before_any_job(train: DataFrame) 
             Pipeline(stages=stages, calibrate=True).fit(unreadable)
     with pytest.raises(SparkimbError, match="the PlattCalibrator after it would learn"):
         Pipeline(stages=[under, regression, PlattCalibrator()]).fit(unreadable)
+    with pytest.raises(SparkimbError, match="the PlattCalibrator after it would learn"):
+        Pipeline(stages=[under, SparkPipeline(stages=[regression, PlattCalibrator()])]).fit(unreadable)
+    with pytest.raises(SparkimbError, match="the ThresholdTuner after it would learn from training rows with changed"):
+        Pipeline(stages=[under, regression, ThresholdTuner()]).fit(unreadable)
+    by_row = CostSensitive(costs={0: {1: 1.0}, 1: {0: "f0"}})
+    with pytest.raises(SparkimbError, match="CostSensitive, whose weights may differ within a class"):
+        Pipeline(stages=[by_row, regression], calibrate=True).fit(unreadable)
     nothing = ClassWeigher(weights={0: 0, 1: 1})
     assembler, _ = learner()
     with pytest.raises(SparkimbError, match=r"ClassWeigher leaves nothing of class 0\.0"):

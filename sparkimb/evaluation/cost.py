@@ -97,6 +97,15 @@ class _WeightParams(HasLabelCol, HasCosts, JsonStage):
         found = dataset.schema[self.getLabelCol()].dataType
         return {_typed(key, found, self.getLabelCol()): key for key in self.getCosts()}
 
+    def stakes(self) -> dict[str, float] | None:
+        """Return what a row of each class weighs, up to one factor; None where that is not set or differs by row."""
+        if not self.isSet(self.costs) or self._cost_columns():
+            return None
+        return {
+            key: math.fsum(float(cost) - float(row[key]) for cost in row.values())
+            for key, row in self.getCosts().items()
+        }
+
     def _stake(self, dataset: DataFrame) -> Column:
         """Return what it costs more to mistake a row than to predict it rightly; null where its label has no costs."""
         stake = F.when(F.lit(False), F.lit(0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column, DataFrame
@@ -30,7 +31,8 @@ def stratified_split(
     """Add a column that names each row's part, with every class divided exactly.
 
     A class of n rows gives a part of fraction f its n·f rows, rounded by largest remainder: 12 rows at 0.6, 0.2 and 0.2
-    are 7, 3 and 2.  The same rows whatever the partitioning; exact where idCols identify rows or rows differ.
+    are 7, 3 and 2.  The same rows whatever the partitioning; exact where idCols identify rows or rows differ, with a
+    warning where they do not.
 
     Parameters
     ----------
@@ -84,14 +86,32 @@ def choose_parts(
     labelCol: str,
     draw: Column,
 ) -> list[Part]:
-    """Choose the draws of each part but the last, so that its classes have their sizes: one job a part, often none."""
+    """Choose the draws of each part but the last, so that its classes have their sizes: one job a part, often none.
+
+    Warns where equal rows, which share a draw, stand against that.
+    """
     parts: list[Part] = []
-    left = dict(histograms)
+    left, uneven = dict(histograms), dict[Label, str]()
     for i in range(len(next(iter(sizes.values()))) - 1):
         wanted: dict[Group, int] = {(label, ()): rows[i] for label, rows in sizes.items()}
+        before = _rows(left)
         chosen, left = choose_draws(dataset, histograms=left, sizes=wanted, labelCol=labelCol, strataCols=(), draw=draw)
         parts.append({label: draws for (label, _), draws in chosen.items()})
+        taken = {group: before[group] - rows for group, rows in _rows(left).items()}
+        uneven |= {
+            g[0]: f"{taken[g]} instead of {n} rows of class {g[0]!r}" for g, n in wanted.items() if taken[g] != n
+        }
+    if uneven:
+        warnings.warn(
+            f"A part has {', another '.join(uneven.values())}: rows repeat another row exactly, and equal rows share "
+            "one draw, so they are of one part. Set idCols to columns that tell rows apart.",
+            stacklevel=5,
+        )
     return parts
+
+
+def _rows(histograms: Mapping[Group, Histogram]) -> dict[Group, int]:
+    return {group: sum(histogram.values()) for group, histogram in histograms.items()}
 
 
 def part_of(parts: Sequence[Part], names: Sequence[str | int], *, labelCol: str, draw: Column) -> Column:

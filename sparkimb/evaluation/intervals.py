@@ -91,7 +91,8 @@ def confusion_interval(
         `lambda m: m.fBeta(2)`.
     level : float in (0, 1), default=0.95
     replicates : int, default=200
-        Enough for one beyond each end of the interval.  Those without any row do not count.
+        Enough for one beyond each end of the interval.  Those without any row do not count, nor of two labels those
+        without a row of either, as in `RankingMetrics.interval`: of a recall they would say 0.
     seed : int, default=0
 
     Raises
@@ -115,9 +116,9 @@ def confusion_interval(
     pairs = [(actual, predicted) for actual in matrix.labels for predicted in matrix.labels]
     rng = np.random.default_rng(seed % 2**64)
     draws = rng.poisson(counts, size=(replicates, len(counts))).astype(float)
-    drawn = [
-        value(replace(matrix, cells=dict(zip(pairs, draw.tolist(), strict=True)))) for draw in draws[draws.sum(1) > 0]
-    ]
+    of_label = draws.reshape(replicates, len(matrix.labels), -1).sum(axis=2) > 0
+    counted = of_label.sum(axis=1) >= (np.any(of_label, axis=0).sum() if len(matrix.labels) == 2 else 1)
+    drawn = [value(replace(matrix, cells=dict(zip(pairs, draw.tolist(), strict=True)))) for draw in draws[counted]]
     return percentile_interval(float(value(matrix)), np.array(drawn, dtype=float), level)
 
 

@@ -22,6 +22,7 @@ from pyspark.sql.types import (
     StringType,
     StructField,
     StructType,
+    TimestampNTZType,
     TimestampType,
 )
 
@@ -125,7 +126,8 @@ class StratifiedFolds(_Params, Estimator["StratifiedFoldsModel"]):
     Notes
     -----
     Rows:   as they come.  A class of n rows has n / numFolds in each fold, up to one row, and so have all rows
-            together; exactly where idCols identify rows or rows differ.  By hash: the same whatever the partitioning.
+            together; exactly where idCols identify rows or rows differ, with a warning where they do not.  By hash:
+            the same whatever the partitioning.
     Groups: dealt one by one, those with the largest share of a class first, each to the fold whose classes it needs
             least of: as even as such a deal allows.  A fold may then lack a class; `fit` warns.
     Time:   CrossValidator trains on all folds but one, later ones too: a blocked cross-validation, which respects that
@@ -356,8 +358,8 @@ def _draw(dataset: DataFrame, keyCols: Sequence[str], seed: int) -> Column:
 def _number_of(dataset: DataFrame, timeCol: str) -> Column:
     """Return a time as a double: microseconds, days, or the number itself."""
     found: DataType = dataset.schema[timeCol].dataType
-    if isinstance(found, TimestampType):
-        return F.unix_micros(column(timeCol)).cast("double")
+    if isinstance(found, TimestampType | TimestampNTZType):
+        return F.unix_micros(column(timeCol).cast("timestamp")).cast("double")
     if isinstance(found, DateType):
         return F.unix_date(column(timeCol)).cast("double")
     if isinstance(found, NumericType) and not isinstance(found, DecimalType):

@@ -174,7 +174,8 @@ class ThresholdTuner(_Params, Estimator["ThresholdTunerModel"]):
     falsePositiveCost : float in [0, inf), default=1.0
         Of "cost": what a false alarm costs more than a row rightly let pass.
     falseNegativeCost : float in [0, inf), default=1.0
-        Of "cost": what a missed row costs more than one rightly called positive.
+        Of "cost": what a missed row costs more than one rightly called positive.  For a cost of each pair of several
+        labels, and for costs that differ from row to row, decide by BayesDecision.
     topK : float > 0, optional
         Only thresholds that call at most so many rows positive in each group, in the mean over the groups, count, for
         any objective; objective "topK" uses up what it allows.  For two classes.
@@ -357,8 +358,9 @@ class ThresholdTunerModel(_Params, Model):
         Raises
         ------
         SparkimbError
-            For models without such Params or of another number of classes; and for thresholds that pyspark cannot
-            express: not between 0 and 1, or where `threshold` was set in a way that cannot be changed.
+            For models without such Params, of another number of classes, or that write another probabilityCol than the
+            one that was cut; and for thresholds that pyspark cannot express: not between 0 and 1, or where `threshold`
+            was set in a way that cannot be changed.
         """
         name = type(classifier).__name__
         if not classifier.hasParam("thresholds"):
@@ -369,6 +371,11 @@ class ThresholdTunerModel(_Params, Model):
                 )
             return classifier.copy({classifier.getParam("threshold"): self._margin(name)})
         values = self._thresholds()
+        if self.getScoreCol() is None and (written := classifier.getOrDefault("probabilityCol")) != self._read():
+            raise SparkimbError(
+                f"{name} writes its probabilities to '{written}', but the tuner cut those in '{self._read()}', which "
+                f"may be corrected ones. Put this model after {name} in the pipeline, or fit the tuner on '{written}'."
+            )
         classes = getattr(classifier, "numClasses", len(values))
         if classes != len(values):
             raise SparkimbError(

@@ -203,7 +203,9 @@ def _dealt(drawn: list[NDArray[np.int64]], counts: NDArray[np.int64], rng: np.ra
     """Return the rows drawn of each class dealt to the batches by counts [batches, classes], each batch shuffled."""
     runs = counts.ravel()  # of one class in one batch, batch by batch; the rows drawn are class by class
     starts = np.cumsum(counts.T).reshape(counts.T.shape).T.ravel() - runs
-    order = np.concatenate(drawn)[np.arange(runs.sum()) + np.repeat(starts - (np.cumsum(runs) - runs), runs)]
+    order: NDArray[np.int64] = np.concatenate(drawn)[
+        np.arange(runs.sum()) + np.repeat(starts - (np.cumsum(runs) - runs), runs)
+    ]
     size = int(counts[0].sum())
     whole = len(order) // size * size  # the last batch may be smaller
     rng.permuted(order[:whole].reshape(-1, size), axis=1, out=order[:whole].reshape(-1, size))

@@ -84,6 +84,33 @@ def test_binary_metrics_are_scikit_learn_s(scored):
         assert evaluator.isLargerBetter() is (name not in LESS_IS_BETTER)
 
 
+def expected_at(pdf, k):
+    """Precision and recall of the k highest, those that tie with the last in part, in slow NumPy."""
+    order = pdf.sort_values("p", ascending=False)
+    last = order["p"].iloc[k - 1]
+    above, tied = order[order["p"] > last], order[order["p"] == last]
+    found = above["label"].sum() + tied["label"].mean() * (k - len(above))
+    return found / k, found / pdf["label"].sum()
+
+
+def test_metrics_at_a_point_are_those_of_numpy(scored):
+    pdf, df = scored
+    precision, recall, _ = metrics.precision_recall_curve(pdf["label"], pdf["p"])
+    called = [pdf["p"] >= cut for cut in sorted(pdf["p"].unique())]
+    ks = max(abs(c[pdf["label"] == 1].mean() - c[pdf["label"] == 0].mean()) for c in called)
+    of_k = expected_at(pdf, 9)
+    expected = {
+        "precisionAt": (9, of_k[0]),
+        "recallAt": (9, of_k[1]),
+        "recallAtPrecision": (0.5, max(recall[:-1][precision[:-1] >= 0.5])),
+        "precisionAtRecall": (0.6, max(precision[:-1][recall[:-1] >= 0.6])),
+        "ks": (None, ks),
+    }
+    for name, (at, value) in expected.items():
+        evaluator = ImbalancedBinaryEvaluator(metricName=name, probabilityCol="p", at=at)
+        assert evaluator.evaluate(df) == pytest.approx(value, abs=1e-9), name
+
+
 def test_every_other_metric_can_be_asked_for(scored):
     _, df = scored
     at = {"precisionAt": 9, "recallAt": 9, "recallAtPrecision": 0.5, "precisionAtRecall": 0.5}
@@ -126,7 +153,28 @@ MULTICLASS_WITH_ORACLES = {
     "f1ByLabel": lambda y, guess, _: metrics.f1_score(y, guess, labels=["c"], average="macro"),
     "recallByLabel": lambda y, guess, _: metrics.recall_score(y, guess, labels=["c"], average="macro"),
     "logLoss": lambda y, _, p: metrics.log_loss(y, p),
+    "accuracy": lambda y, guess, _: metrics.accuracy_score(y, guess),
+    "macroPrecision": lambda y, guess, _: metrics.precision_score(y, guess, average="macro"),
+    "macroRecall": lambda y, guess, _: metrics.recall_score(y, guess, average="macro"),
+    "macroFBeta": lambda y, guess, _: metrics.fbeta_score(y, guess, beta=1, average="macro"),
+    "precisionByLabel": lambda y, guess, _: metrics.precision_score(y, guess, labels=["c"], average="macro"),
+    "specificityByLabel": lambda y, guess, _: metrics.recall_score(y == "c", guess == "c", pos_label=False),
+    "fBetaByLabel": lambda y, guess, _: metrics.fbeta_score(y, guess, beta=1, labels=["c"], average="macro"),
 }
+
+
+def test_multiclass_metrics_take_weights(scored):
+    pdf, df = scored
+    w = pdf["weight"]
+    for name, oracle in {
+        "mcc": metrics.matthews_corrcoef,
+        "balancedAccuracy": metrics.balanced_accuracy_score,
+        "accuracy": metrics.accuracy_score,
+    }.items():
+        evaluator = ImbalancedMulticlassEvaluator(metricName=name, weightCol="weight", **SEVERAL)
+        expected = oracle(pdf["kind"], pdf["guess"], sample_weight=w)
+        assert evaluator.evaluate(df) == pytest.approx(expected, abs=1e-9), name
+        assert expected != pytest.approx(oracle(pdf["kind"], pdf["guess"]))
 
 
 def test_multiclass_metrics_are_scikit_learn_s(scored):

@@ -123,6 +123,13 @@ def test_a_function_of_the_metrics_has_an_interval_too():
     assert confusion_interval(matrix, "mcc").estimate == matrix.mcc
 
 
+def test_a_replicate_without_positives_says_nothing_of_recall():
+    """One positive, found: e^-1 of the replicates have none, and of these both kinds of metrics leave out all."""
+    matrix = ConfusionMatrix.fromCounts(truePositives=1, falsePositives=0, falseNegatives=0, trueNegatives=50)
+    found = confusion_interval(matrix, "balancedAccuracy")
+    assert (found.low, found.estimate, found.high) == (1, 1, 1)
+
+
 @given(st.integers(0, 60), st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 @settings(deadline=None)
 def test_wilson_equals_scipy_and_solves_its_equation(successes, trials, level):

@@ -45,6 +45,15 @@ def test_twelve_positives_in_twenty_thousand_rows(spark):
     assert [found[0, fold] + found[1, fold] for fold in range(5)] == [4_000] * 5
 
 
+def test_equal_rows_share_a_part_and_a_warning_says_so(spark):
+    df = spark.range(120).select((F.col("id") < 12).cast("int").alias("label"), F.greatest("id", F.lit(12)).alias("x"))
+    with pytest.warns(UserWarning, match="instead of 2 rows of class 1: rows repeat another row exactly"):
+        out = StratifiedFolds().fit(df).transform(df)
+    assert out.where("label = 1").select("fold").distinct().count() == 1
+    with pytest.warns(UserWarning, match="instead of 6 rows of class 1"):
+        stratified_split(df, {"train": 0.5, "test": 0.5})
+
+
 def test_the_same_rows_whatever_the_partitioning_and_others_with_another_seed(spark):
     df = example(spark).drop("fold")
     stage = StratifiedFolds(numFolds=3, idCols=["id"], seed=2)

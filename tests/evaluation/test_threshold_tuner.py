@@ -212,6 +212,9 @@ def test_what_pyspark_cannot_say_is_refused(points):
     model = ThresholdTuner().fit(out)
     with pytest.raises(SparkimbError, match="PipelineModel has no thresholds to set"):
         model.applyTo(Pipeline(stages=[]).fit(points))
+    corrected = ThresholdTuner(probabilityCol="corrected").fit(out.withColumn("corrected", F.col("probability")))
+    with pytest.raises(SparkimbError, match="writes its probabilities to 'probability', but the tuner cut those in 'c"):
+        corrected.applyTo(classifier)
     naive = NaiveBayes(labelCol="kind", modelType="gaussian").fit(points)
     with pytest.raises(SparkimbError, match="NaiveBayesModel tells 3 classes apart, but labels are"):
         model.applyTo(naive)
