@@ -151,7 +151,11 @@ class Learning:
         }
 
     def score(self, fitted: Any, part: DataFrame, treated: Treated) -> DataFrame:
-        """Return truth and the corrected probability of the positive class for each row."""
+        """Return truth and the corrected probability of the positive class for each row.
+
+        Corrected by the class shares: all that there is to correct where a treatment looks at the class alone.  What
+        is left where it makes rows of others (SMOTE) shows in the Brier score and in the calibration of natural rows.
+        """
         scored = fitted.transform(self.features.transform(part))
         probability = vector_to_array(F.col("probability"))
         if treated.name != "natural":

@@ -114,6 +114,22 @@ def test_areas_equal_sklearn_in_any_partitioning(spark, path, partitions):
     assert areas(metric) == pytest.approx(expected_areas(pdf), rel=EXACT)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_scores_of_every_size_and_both_zeros(spark, path, seed):
+    rng = np.random.default_rng(seed)
+    scores = [-1e17, -1.5, -0.0, 0.0, 5e-324, 1e-300, 0.25, 3.0, np.nextafter(3.0, 4.0), 1e17]
+    pdf = pd.DataFrame(
+        {"score": rng.choice(scores, 80), "label": rng.random(80) < 0.3, "weight": rng.choice([0, 0.3, 7], 80)}
+    )
+    pdf = pdf.astype(float)
+    metric = RankingMetrics(spark.createDataFrame(pdf).repartition(3), weightCol="weight")
+    assert areas(metric) == pytest.approx(expected_areas(pdf), rel=EXACT)
+    curve = metric.thresholdCurve(1000)
+    cuts = curve["threshold"].to_numpy()
+    of = pdf["weight"] * pdf["label"]
+    assert curve["truePositives"].tolist() == pytest.approx([of[pdf["score"] >= cut].sum() for cut in cuts])
+
+
 @given(samples)
 @settings(deadline=None, max_examples=4)
 def test_areas_equal_sklearn_on_spark(spark, sample):

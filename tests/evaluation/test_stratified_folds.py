@@ -121,10 +121,11 @@ def test_groups_of_equal_size_are_dealt_evenly():
     assert Counter(dealt[6:]) == {0: 4, 1: 4, 2: 4}
 
 
-@pytest.mark.parametrize("kind", ["timestamp", "date", "double"])
+@pytest.mark.parametrize("kind", ["timestamp", "timestamp_ntz", "date", "double"])
 def test_time_is_cut_into_blocks_with_equal_shares_of_the_rare_class(spark, kind):
     times = {
         "timestamp": F.timestamp_seconds(F.col("id") * 3_600),
+        "timestamp_ntz": F.timestamp_seconds(F.col("id") * 3_600).cast("timestamp_ntz"),
         "date": F.date_add(F.lit("2024-01-01").cast("date"), F.col("id").cast("int")),
         "double": F.col("id") / 7,
     }
