@@ -250,7 +250,11 @@ class ThresholdTuner(_Params, Estimator["ThresholdTunerModel"]):
         labelled = total = 0.0
         for label in self._labels() if positive is None else [positive]:
             ranking = self._ranking(dataset, label, rows)
-            best[label] = self._best(ranking, top_k)
+            try:
+                best[label] = self._best(ranking, top_k)
+            except SparkimbError as error:
+                of = f" of label {label!r}" if positive is None else ""
+                raise SparkimbError(f"ThresholdTuner{of}: {_as_typed(str(error))}") from None
             labelled, total = labelled + ranking.positives, ranking.positives + ranking.negatives
         if positive is None:
             self._check_classes(best, labelled, total)
@@ -438,6 +442,14 @@ class ThresholdTunerModel(_Params, Model):
 
     def _set_state(self, state: dict[str, Any]) -> None:
         self.best = {label: _from_plain(found) for label, found in state["best"]}
+
+
+def _as_typed(text: str) -> str:
+    """Name Params as they were typed, in what `best_threshold` says."""
+    for name in ("min_precision", "min_recall", "top_k"):
+        head, tail = name.split("_")
+        text = text.replace(name, head + tail.capitalize())
+    return text
 
 
 _COUNTS = ("truePositives", "falsePositives", "falseNegatives", "trueNegatives")

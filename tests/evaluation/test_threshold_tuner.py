@@ -116,6 +116,17 @@ def test_top_k_is_met_in_the_mean_over_the_groups(scored, monkeypatch):
     assert tuner.fit(df).best == model.best, "also of too many rows for the driver"
 
 
+def test_what_is_out_of_reach_is_said_of_the_params_and_the_label(scored):
+    _, df = scored
+    with pytest.raises(SparkimbError, match=r"^ThresholdTuner: topK is 0\.6, but \d+ rows share the highest score"):
+        ThresholdTuner(scoreCol="p", objective="topK", topK=0.1, groupCol="day").fit(df)
+    tuner = ThresholdTuner(
+        labelCol="kind", labels=["a", "b", "c"], probabilityCol="three", minPrecision=0.99, minRecall=0.9
+    )
+    with pytest.raises(SparkimbError, match=r"^ThresholdTuner of label 'a': minPrecision is 0\.99, but with minRecall"):
+        tuner.fit(df)
+
+
 def one_against_rest(pdf, place, label):
     """The highest of the best cuts of a class by F1, in slow NumPy."""
     p, y = np.array(pdf["three"].tolist())[:, place], pdf["kind"] == label
