@@ -53,7 +53,7 @@ from sparkimb.streaming.sinks import ParquetSink
 
 Work: TypeAlias = Callable[[], object]
 
-# `tidy` collects garbage, after which the JVM would give its heap back, and take it anew at a third more CPU in short runs.
+# `tidy` collects garbage.  The JVM would then give its heap back, and take it anew: a third more CPU in short runs.
 KEEP_HEAP = "-XX:MaxHeapFreeRatio=100"
 SAMPLE_SECONDS = 0.2  # between looks at resident memory; a look takes a few milliseconds
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation.confusion import ConfusionMatrix
-from sparkimb.evaluation.score_gaps import Floats, sums_at
+from sparkimb.evaluation.score_gaps import Floats, at_cuts, sums_at
 from sparkimb.evaluation.steps import MAX_SCORES, ROUNDING, CollectedSteps
 
 # More replicates than this narrow the noise of an interval's ends by less than a hundredth of its width.
@@ -185,15 +185,15 @@ class RowGroups:
         return cls(steps.score, np.concatenate([of_p, of_n]), positive, 1 - positive, rows)
 
     @classmethod
-    def of_rows(cls, rows: DataFrame) -> RowGroups:
-        """Return the groups of rows of `score`, `positive` and `weight` that are alike in all three.  One action."""
+    def of_rows(cls, rows: DataFrame) -> RowGroups | None:
+        """Return the groups of rows of `score`, `positive` and `weight` that are alike in all three.  One action.
+
+        None if they are more than MAX_SCORES.
+        """
         alike = rows.where(F.col("weight") > 0).groupBy("score", "positive", "weight").agg(F.count("*").alias("rows"))
         found = alike.limit(MAX_SCORES + 1).toArrow().to_pandas()
         if len(found) > MAX_SCORES:
-            raise SparkimbError(
-                f"The rows have more than {MAX_SCORES} different triples of score, class and weight, too many to draw "
-                "from on the driver. Round the weights, or take a sample of the rows for the interval."
-            )
+            return None
         found = found.sort_values(["score", "positive", "weight"])  # the draws follow the order
         rising, place = np.unique(found["score"].to_numpy(), return_inverse=True)
         positive = found["positive"].to_numpy(dtype=float)
@@ -205,6 +205,20 @@ class RowGroups:
             weight * (1 - positive),
             found["rows"].to_numpy(dtype=float),
         )
+
+    @classmethod
+    def of_ranges(cls, rows: DataFrame, scores: Floats) -> RowGroups:
+        """Return the groups of weighted rows between falling scores, the lowest of which is below none.  One action.
+
+        Rows of weights w scatter as (sum w)^2 / sum w^2 rows of one weight do, that of sum w^2 / sum w.
+        """
+        step = F.greatest(F.floor((F.col("place") - 1) / 2), F.lit(0)).alias("step")
+        placed = at_cuts(rows.where(F.col("weight") > 0), scores[::-1]).groupBy(step, "positive")
+        sums = placed.agg(F.sum("weight").alias("sum"), F.sum(F.col("weight") * F.col("weight")).alias("squares"))
+        found = sums.toArrow().to_pandas().sort_values(["step", "positive"])  # at most two rows a step
+        positive, weight = found["positive"].to_numpy(dtype=float), (found["squares"] / found["sum"]).to_numpy()
+        place = len(scores) - 1 - found["step"].to_numpy(dtype=np.int64)
+        return cls(scores, place, weight * positive, weight * (1 - positive), (found["sum"] / weight).to_numpy())
 
     def drawn(self, rng: np.random.Generator) -> CollectedSteps:
         """Return the steps of a replicate: each row as often as a Poisson(1) draw, summed per group."""

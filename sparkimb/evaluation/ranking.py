@@ -348,14 +348,15 @@ class RankingMetrics:
         Raises
         ------
         SparkimbError
-            An unknown metric, numbers out of their range; with weights, more than MAX_SCORES triples of score, class
-            and weight.
+            An unknown metric, numbers out of their range.
 
         Notes
         -----
         Cost: no job, and 60 to 80 ns per replicate and step; with weights one action, which counts rows of equal score,
         class and weight.  Where the steps are distributed, two actions: the steps of the thinned curve (at most
-        MAX_POINTS) are drawn, and their spread is put around the exact value.
+        MAX_POINTS) are drawn, and their spread is put around the exact value.  So too, with one action more, where more
+        than MAX_SCORES triples of score, class and weight differ: the rows of a step are then drawn as so many of one
+        weight as have the same sum and the same variance.
 
         References
         ----------
@@ -366,24 +367,28 @@ class RankingMetrics:
         check_replicates(level, replicates)
         value: Callable[[RankingMetrics], float] = attrgetter(metric) if isinstance(metric, str) else metric
         drawn = []
-        groups = self._groups
+        groups, merged = self._groups
         rng = np.random.default_rng(seed % 2**64)
         for _ in range(replicates):
             steps = groups.drawn(rng)
             if steps.positives > 0 and steps.negatives > 0:
                 drawn.append(float(value(RankingMetrics.fromSteps(steps))))
         estimate = float(value(self))
-        from_merged = self._weighted is None and not isinstance(self.steps, CollectedSteps)
-        moved = estimate - value(self._merged) if from_merged else 0.0
+        moved = estimate - value(self._merged) if merged else 0.0
         return percentile_interval(estimate, np.array(drawn) + moved, level)
 
     @cached_property
-    def _groups(self) -> RowGroups:
-        if self._weighted is not None:
-            return RowGroups.of_rows(self._weighted)
-        collected = self.steps if isinstance(self.steps, CollectedSteps) else self._merged.steps
-        assert isinstance(collected, CollectedSteps)
-        return RowGroups.of_steps(collected)
+    def _groups(self) -> tuple[RowGroups, bool]:
+        """What replicates are drawn from, and whether that is the rows of the merged steps."""
+        if self._weighted is not None and (groups := RowGroups.of_rows(self._weighted)) is not None:
+            return groups, False
+        if self._weighted is None and isinstance(self.steps, CollectedSteps):
+            return RowGroups.of_steps(self.steps), False
+        steps = self._merged.steps
+        assert isinstance(steps, CollectedSteps)
+        if self._weighted is None:
+            return RowGroups.of_steps(steps), True
+        return RowGroups.of_ranges(self._weighted, steps.score), True
 
     @cached_property
     def _merged(self) -> RankingMetrics:

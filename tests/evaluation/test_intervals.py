@@ -82,8 +82,14 @@ def test_intervals_depend_on_rows_and_seed_alone(spark, monkeypatch):
     assert weighted.interval(seed=7) == RankingMetrics(df, weightCol="heavy").interval(seed=7)
     assert weighted.interval(seed=7).estimate == weighted.averagePrecision
     monkeypatch.setattr(intervals, "MAX_SCORES", 5)
-    with pytest.raises(SparkimbError, match="more than 5 different triples"):
-        RankingMetrics(df, weightCol="heavy").interval()
+    exact, merged = (
+        weighted.interval(replicates=1_000),
+        RankingMetrics(df, weightCol="heavy").interval(replicates=1_000),
+    )
+    assert merged.estimate == weighted.averagePrecision
+    spread = exact.high - exact.low
+    assert (merged.low, merged.high) == pytest.approx((exact.low, exact.high), abs=0.15 * spread)
+    assert merged == RankingMetrics(df.repartition(3), weightCol="heavy").interval(replicates=1_000)
 
 
 def test_weights_are_those_of_rows_and_not_of_copies():
