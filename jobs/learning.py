@@ -21,6 +21,7 @@ from sparkimb.columns import column, quoted, temporary_name
 from sparkimb.errors import SparkimbError
 from sparkimb.evaluation import RankingMetrics, best_threshold, confusion_matrix, correct_priors, probability_metrics
 from sparkimb.evaluation.intervals import confusion_interval, wilson_interval
+from sparkimb.report.explorer import CELLS
 from sparkimb.strategy import Label
 
 CURVE_POINTS = 400  # more than a plot has pixels for; keeps the report under a megabyte
@@ -127,7 +128,7 @@ class Learning:
             pr, roc, cuts = (
                 ranking.prCurve(CURVE_POINTS),
                 ranking.rocCurve(CURVE_POINTS),
-                ranking.thresholdCurve(CURVE_POINTS),
+                ranking.thresholdCurve(2 * (CELLS + 1)),  # as fine as the explorer's grids
             )
         return {
             "seconds": seconds,
