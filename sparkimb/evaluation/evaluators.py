@@ -22,6 +22,7 @@ from sparkimb.evaluation.class_scores import (
     require_scores,
 )
 from sparkimb.evaluation.confusion import ConfusionMatrix, confusion_matrix
+from sparkimb.evaluation.multiclass_ranking import MulticlassRanking, multiclass_ranking
 from sparkimb.evaluation.probabilities import multiclass_probability_metrics, probability_metrics
 from sparkimb.evaluation.ranking import RankingMetrics
 from sparkimb.params import HasLabelCol, choice, column_name, number, param
@@ -66,6 +67,8 @@ _OVERALL: dict[str, Callable[[ConfusionMatrix, float], float]] = {
     "macroFBeta": lambda matrix, beta: matrix.fBeta(beta, average="macro"),
     "macroPrecision": lambda matrix, _: matrix.precision(average="macro"),
     "macroRecall": lambda matrix, _: matrix.recall(average="macro"),
+    "macroJaccard": lambda matrix, _: matrix.jaccard(average="macro"),
+    "macroAveragedMeanAbsoluteError": lambda matrix, _: matrix.macroAveragedMeanAbsoluteError,
 }
 _BY_LABEL: dict[str, Callable[[ConfusionMatrix, float], float]] = {
     "f1ByLabel": lambda matrix, _: matrix.f1(),
@@ -73,10 +76,15 @@ _BY_LABEL: dict[str, Callable[[ConfusionMatrix, float], float]] = {
     "precisionByLabel": lambda matrix, _: matrix.precision(),
     "recallByLabel": lambda matrix, _: matrix.recall(),
     "specificityByLabel": lambda matrix, _: matrix.specificity(),
+    "jaccardByLabel": lambda matrix, _: matrix.jaccard(),
+}
+_RANKINGS: dict[str, Callable[[MulticlassRanking], float | None]] = {
+    "macroAreaUnderROC": lambda ranking: ranking.areaUnderROC,
+    "macroAveragePrecision": lambda ranking: ranking.averagePrecision,
 }
 
 BINARY_METRICS = (*_RANKING, *_RANKING_AT, *_PROBABILITY, *_DECISION)
-MULTICLASS_METRICS = (*_OVERALL, *_BY_LABEL, *_PROBABILITIES)
+MULTICLASS_METRICS = (*_OVERALL, *_BY_LABEL, *_RANKINGS, *_PROBABILITIES)
 
 
 class _Params(HasLabelCol, HasPredictionCol, HasWeightCol, JsonStage):
@@ -259,10 +267,12 @@ class ImbalancedMulticlassEvaluator(_Params, HasProbabilityCol, HasLabels, Evalu
     ----------
     metricName : str, default="gMean"
         Over all classes: "gMean", "balancedAccuracy", "mcc", "kappa", "accuracy", "macroF1", "macroFBeta",
-        "macroPrecision", "macroRecall".  Of the class metricLabel against the rest: "f1ByLabel", "fBetaByLabel",
-        "precisionByLabel", "recallByLabel", "specificityByLabel".  See `ConfusionMatrix`.  Of the probabilities, where
-        less is better: "logLoss", "brier", "expectedCalibrationError", "maximumCalibrationError".  See
-        `multiclass_probability_metrics`.
+        "macroPrecision", "macroRecall", "macroJaccard", and "macroAveragedMeanAbsoluteError", of which less is better.
+        Of the class metricLabel against the rest: "f1ByLabel", "fBetaByLabel", "precisionByLabel", "recallByLabel",
+        "specificityByLabel", "jaccardByLabel".  See `ConfusionMatrix`.  Of the scores in probabilityCol, each class
+        against the rest: "macroAreaUnderROC", "macroAveragePrecision".  See `multiclass_ranking`.  Of the
+        probabilities, where less is better: "logLoss", "brier", "expectedCalibrationError",
+        "maximumCalibrationError".  See `multiclass_probability_metrics`.
     labelCol : str, default="label"
         Of any atomic type; never null or NaN.
     predictionCol : str, default="prediction"
@@ -271,7 +281,7 @@ class ImbalancedMulticlassEvaluator(_Params, HasProbabilityCol, HasLabels, Evalu
         Vector or array with one entry per class.
     labels : list of str, bool, int or float, optional
         The classes in the order of the entries of probabilityCol, such as `StringIndexerModel.labels`.  By default they
-        are 0, 1, 2, ...
+        are 0, 1, 2, ...; the metrics of scores need them.
     metricLabel : str, bool, int or float, optional
         The class of the metrics by label, which need it.
     beta : float > 0, default=1.0
@@ -287,7 +297,8 @@ class ImbalancedMulticlassEvaluator(_Params, HasProbabilityCol, HasLabels, Evalu
 
     Notes
     -----
-    Cost: one action, that of `confusion_matrix` or of `multiclass_probability_metrics`.
+    Cost: one action, that of `confusion_matrix` or of `multiclass_probability_metrics`; or those of
+    `multiclass_ranking`.
     A class without rows and predictions does not count.  Means count a class that is predicted but has no rows as 0,
     as scikit-learn's macro averages do; balancedAccuracy leaves it out.
 
@@ -327,10 +338,12 @@ class ImbalancedMulticlassEvaluator(_Params, HasProbabilityCol, HasLabels, Evalu
 
     def isLargerBetter(self) -> bool:
         """Return whether a larger metric is better."""
-        return self.getMetricName() not in _PROBABILITIES
+        return self.getMetricName() not in ("macroAveragedMeanAbsoluteError", *_PROBABILITIES)
 
     def _evaluate(self, dataset: DataFrame) -> float:
         name, label = self.getMetricName(), self.getMetricLabel()
+        if name in _RANKINGS:
+            return self._ranked(dataset, _RANKINGS[name])
         if name in _BY_LABEL and label is None:
             raise SparkimbError(f"metricName is '{name}', but metricLabel is not set. Name the class to evaluate.")
         if name not in _PROBABILITIES:
@@ -344,3 +357,20 @@ class ImbalancedMulticlassEvaluator(_Params, HasProbabilityCol, HasLabels, Evalu
         )
         value: float = getattr(metrics, name)
         return value
+
+    def _ranked(self, dataset: DataFrame, mean: Callable[[MulticlassRanking], float | None]) -> float:
+        if (labels := self.getLabels()) is None:
+            raise SparkimbError(
+                f"metricName is '{self.getMetricName()}', but labels is not set. Name the classes in the order of the "
+                f"entries of '{self.getProbabilityCol()}'."
+            )
+        ranking = multiclass_ranking(
+            dataset,
+            labels=labels,
+            probabilityCol=self.getProbabilityCol(),
+            labelCol=self.getLabelCol(),
+            weightCol=self.getWeightCol(),
+        )
+        found = mean(ranking)
+        assert found is not None, "each against the rest"
+        return found

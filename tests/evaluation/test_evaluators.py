@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from imblearn.metrics import geometric_mean_score
+from imblearn.metrics import geometric_mean_score, macro_averaged_mean_absolute_error
 from pyspark.ml.classification import LinearSVC, NaiveBayes
 from pyspark.ml.feature import VectorAssembler
 from pyspark.ml.functions import array_to_vector
@@ -126,6 +126,7 @@ def test_every_other_metric_can_be_asked_for(scored):
         evaluator = ImbalancedMulticlassEvaluator(metricName=name, metricLabel="b", **SEVERAL)
         assert 0 < evaluator.evaluate(df) < 2, name
         assert evaluator.isLargerBetter() is (name not in LESS_IS_BETTER)
+    several += ["macroAveragedMeanAbsoluteError"]  # of numbers: see below
     assert set(several) | set(MULTICLASS_WITH_ORACLES) == set(MULTICLASS_METRICS)
 
 
@@ -153,6 +154,12 @@ MULTICLASS_WITH_ORACLES = {
     "f1ByLabel": lambda y, guess, _: metrics.f1_score(y, guess, labels=["c"], average="macro"),
     "recallByLabel": lambda y, guess, _: metrics.recall_score(y, guess, labels=["c"], average="macro"),
     "logLoss": lambda y, _, p: metrics.log_loss(y, p),
+    "macroJaccard": lambda y, guess, _: metrics.jaccard_score(y, guess, average="macro"),
+    "jaccardByLabel": lambda y, guess, _: metrics.jaccard_score(y, guess, labels=["c"], average="macro"),
+    "macroAreaUnderROC": lambda y, _, p: metrics.roc_auc_score(y, p, multi_class="ovr"),
+    "macroAveragePrecision": lambda y, _, p: metrics.average_precision_score(
+        np.array(y)[:, None] == np.array(["a", "b", "c"]), p
+    ),
     "accuracy": lambda y, guess, _: metrics.accuracy_score(y, guess),
     "macroPrecision": lambda y, guess, _: metrics.precision_score(y, guess, average="macro"),
     "macroRecall": lambda y, guess, _: metrics.recall_score(y, guess, average="macro"),
@@ -161,6 +168,25 @@ MULTICLASS_WITH_ORACLES = {
     "specificityByLabel": lambda y, guess, _: metrics.recall_score(y == "c", guess == "c", pos_label=False),
     "fBetaByLabel": lambda y, guess, _: metrics.fbeta_score(y, guess, beta=1, labels=["c"], average="macro"),
 }
+
+
+def test_ordered_classes_have_a_distance(scored):
+    pdf, df = scored
+    places = {
+        name: F.create_map(*(F.lit(x) for pair in zip("abc", (0, 1, 2), strict=True) for x in pair))[F.col(name)]
+        for name in ("kind", "guess")
+    }
+    evaluator = ImbalancedMulticlassEvaluator(
+        metricName="macroAveragedMeanAbsoluteError", labelCol="kind", predictionCol="guess"
+    )
+    at = pdf[["kind", "guess"]].apply(lambda column: column.map({"a": 0, "b": 1, "c": 2}))
+    expected = macro_averaged_mean_absolute_error(at["kind"], at["guess"])
+    assert evaluator.evaluate(df.withColumns(places)) == pytest.approx(expected, abs=1e-9)
+    assert not evaluator.isLargerBetter()
+    with pytest.raises(SparkimbError, match="metricName is 'macroAreaUnderROC', but labels is not set"):
+        ImbalancedMulticlassEvaluator(metricName="macroAreaUnderROC", labelCol="kind", probabilityCol="three").evaluate(
+            df
+        )
 
 
 def test_multiclass_metrics_take_weights(scored):
