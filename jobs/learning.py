@@ -120,6 +120,7 @@ class Learning:
             matrix = confusion_matrix(decided, predictionCol="decision", labelCol="truth", positiveLabel=True)
             intervals = {name: ranking.interval(name) for name in RANKINGS}
             intervals |= {name: confusion_interval(matrix, name) for name in DECISIONS}
+            intervals["brier"] = probability.interval("brier")
             tp, fp = int(matrix.truePositives()), int(matrix.falsePositives())
             fn, tn = int(matrix.falseNegatives()), int(matrix.trueNegatives())
             # A replicate of no errors has none either: the bootstrap would be sure of a recall of 1.
@@ -135,7 +136,7 @@ class Learning:
             "threshold": best.threshold,
             "objective": best.objective,
             "metrics": {name: interval.estimate for name, interval in intervals.items()}
-            | {"brier": probability.brier, "expectedCalibrationError": probability.expectedCalibrationError},
+            | {"expectedCalibrationError": probability.expectedCalibrationError},
             "intervals": {name: [interval.low, interval.high] for name, interval in intervals.items()},
             "confusion": {"truePositive": tp, "falsePositive": fp, "falseNegative": fn, "trueNegative": tn},
             "curves": {

@@ -70,6 +70,13 @@ def wilson_interval(successes: float, trials: float, *, level: float = 0.95) -> 
     return Interval(low if successes else 0.0, high if successes < trials else 1.0, share, level)
 
 
+def normal_interval(estimate: float, error: float, *, level: float = 0.95) -> Interval:
+    """Return the interval of a mean of values >= 0 with this standard error, cut at 0."""
+    _check_level(level)
+    spread = NormalDist().inv_cdf((1 + level) / 2) * error
+    return Interval(max(estimate - spread, 0.0), estimate + spread, estimate, level)
+
+
 def confusion_interval(
     matrix: ConfusionMatrix,
     metric: str | Callable[[ConfusionMatrix], float],

@@ -27,6 +27,7 @@ from sparkimb.evaluation.inputs import (
     scored_rows,
     weight,
 )
+from sparkimb.evaluation.intervals import Interval, normal_interval
 
 # One row per bin comes to the driver; finer bins than a thousandth say nothing about calibration that rows can support.
 MAX_BINS = 1_000
@@ -62,6 +63,8 @@ class ProbabilityMetrics:
     reliability : pandas.DataFrame
         One row per bin that has rows, rising: lower, upper (the bin holds lower < probability <= upper, the first also
         its lower end), rows, weight, meanPredicted, observedShare.
+    standardErrors : dict
+        Of "logLoss" and "brier".
     """
 
     logLoss: float
@@ -71,6 +74,17 @@ class ProbabilityMetrics:
     expectedCalibrationError: float
     maximumCalibrationError: float
     reliability: pd.DataFrame
+    standardErrors: Mapping[str, float]
+
+    def interval(self, metric: Literal["logLoss", "brier"] = "brier", *, level: float = 0.95) -> Interval:
+        """Return a confidence interval of a mean over the rows: no job, no replicates.
+
+        It is the normal one.  The Poisson bootstrap, by which other metrics have theirs, comes to that for means of
+        many rows.
+        """
+        if metric not in self.standardErrors:
+            raise SparkimbError(f"metric is {metric!r}. Choose one of: {', '.join(self.standardErrors)}.")
+        return normal_interval(getattr(self, metric), self.standardErrors[metric], level=level)
 
     @property
     def stratifiedBrier(self) -> float:
@@ -160,13 +174,17 @@ def probability_metrics(
     score, mass, positive = F.col("score"), F.col("weight"), F.col("positive")
     own = F.when(positive, score).otherwise(1 - score)
     squares = F.when(positive, (1 - score) * (1 - score)).otherwise(score * score)
+    values = {"logLoss": _loss(own, dataset.schema[scoreCol].dataType), "brier": squares}
     edges = _edges(rows, faults, bins, strategy)
     found = _binned(
         rows,
         faults,
         edges,
         [
-            F.sum(mass * _loss(own, dataset.schema[scoreCol].dataType)).alias("loss"),
+            F.sum(mass * values["logLoss"]).alias("loss"),
+            F.sum(mass * mass).alias("masses"),
+            *(F.sum(mass * mass * value).alias(f"{name}1") for name, value in values.items()),
+            *(F.sum(mass * mass * value * value).alias(f"{name}2") for name, value in values.items()),
             F.sum(F.when(positive, mass * squares).otherwise(0.0)).alias("positiveSquares"),
             F.sum(F.when(positive, 0.0).otherwise(mass * squares)).alias("negativeSquares"),
             F.sum(F.when(positive, 0.0).otherwise(mass)).alias("negatives"),
@@ -175,14 +193,20 @@ def probability_metrics(
     )
     total = {name: float(found[name].sum()) for name in found}
     ece, mce, reliability = _calibration(found, edges)
+    means = {
+        "logLoss": total["loss"] / total["weight"],
+        "brier": (total["positiveSquares"] + total["negativeSquares"]) / total["weight"],
+    }
+    # Of a mean of rows that count Poisson(1) times: the sum of (w (x - mean))^2.
+    spreads = {n: total[f"{n}2"] - 2 * mean * total[f"{n}1"] + mean**2 * total["masses"] for n, mean in means.items()}
     return ProbabilityMetrics(
-        logLoss=total["loss"] / total["weight"],
-        brier=(total["positiveSquares"] + total["negativeSquares"]) / total["weight"],
+        **means,
         brierOfPositives=total["positiveSquares"] / total["observed"] if total["observed"] else math.nan,
         brierOfNegatives=total["negativeSquares"] / total["negatives"] if total["negatives"] else math.nan,
         expectedCalibrationError=ece,
         maximumCalibrationError=mce,
         reliability=reliability,
+        standardErrors={name: math.sqrt(max(spread, 0.0)) / total["weight"] for name, spread in spreads.items()},
     )
 
 

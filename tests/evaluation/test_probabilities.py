@@ -54,6 +54,23 @@ def test_equal_to_the_oracles_with_weights(spark, partitions, bins):
     assert found.reliability["weight"].sum() == pytest.approx(pdf["weight"].sum())
 
 
+def test_intervals_are_those_of_a_poisson_bootstrap(spark):
+    pdf = rows(3)
+    found = probability_metrics(spark.createDataFrame(pdf), positiveLabel=True, weightCol="weight")
+    rng = np.random.default_rng(0)
+    own = np.clip(np.where(pdf["label"], pdf["score"], 1 - pdf["score"]), 2.2e-16, 1)
+    for name, values in {"brier": (pdf["score"] - pdf["label"]) ** 2, "logLoss": -np.log(own)}.items():
+        drawn = [np.average(values, weights=pdf["weight"] * rng.poisson(1, len(pdf))) for _ in range(4_000)]
+        interval = found.interval(name, level=0.9)
+        assert interval.estimate == getattr(found, name)
+        width = np.quantile(drawn, 0.95) - np.quantile(drawn, 0.05)
+        assert interval.high - interval.low == pytest.approx(width, rel=0.06), name  # quantiles of 4,000: 2 % or so
+    with pytest.raises(SparkimbError, match=r"metric is 'mce'\. Choose one of: logLoss, brier"):
+        found.interval("mce")
+    with pytest.raises(SparkimbError, match="level is 2"):
+        found.interval(level=2)
+
+
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=20), st.integers(1, 20))
 @settings(deadline=None, max_examples=5)
