@@ -118,9 +118,9 @@ def imbalanced_trainer(
             mean = _mean_loss(loss, logits, labels, self._weight, self.args.label_smoothing_factor)
             if num_items_in_batch is None:
                 return mean
-            # As the Trainer counts them.  With DataParallel it has a number for each GPU and adds up their losses, and
-            # this one is of the rows of all.
-            items = torch.as_tensor(num_items_in_batch, device=mean.device).flatten()[0] * max(1, self.args.n_gpu)
+            # As the Trainer counts them.  Where it repeats the number for each GPU of DataParallel (from transformers
+            # 4.57), it adds up losses of as many, and this one is of all their rows.
+            items = torch.as_tensor(num_items_in_batch, device=mean.device).sum()
             share: Tensor = labels.ne(IGNORED).sum() / items
             return mean * share
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -234,9 +234,8 @@ def train_mlp_rank(
     try:
         return train_mlp(device=where, **options)
     except SparkimbError as error:
-        if failure is not None:
-            with suppress(FileExistsError), Path(failure).open("x", encoding="utf-8") as file:
-                file.write(str(error))
+        if failure is not None and not Path(failure).exists():
+            Path(failure).write_text(str(error), encoding="utf-8")
         raise
     finally:
         distributed.destroy_process_group()
