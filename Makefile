@@ -3,6 +3,7 @@
 CONFIG = conf/benchmark/demo.yaml
 CONTRACT = tests/test_contract.py tests/test_pipeline.py
 STREAMS = $(addprefix tests/streaming/,test_one_object.py test_query.py test_state_counts.py)
+MATERIALIZE = tests/feed/test_feed_parquet.py
 # Parts of the suite that take as long as the rest of it, and as long as Connect's contract with what runs after it.
 JOBS = tests/jobs tests/feed tests/training $(wildcard tests/test_adviser.py tests/test_cli.py tests/test_docs.py tests/test_report*.py)
 BESIDE = tests/evaluation tests/streaming
@@ -27,8 +28,8 @@ demo: env  ## balance a small data set and show what changed
 test: env  ## all tests on classic Spark, and the contract on Spark Connect
 	.ci/with .venv .ci/test "classic $(ELSEWHERE:%=--ignore=%)" "classic $(JOBS)" "connect $(CONTRACT); classic $(BESIDE)"
 
-test-contract: env  ## what takes long: the rest of the contract, and on Spark Connect evaluation and streams
-	.ci/with .venv .ci/test "classic -m slow" "connect -m slow $(CONTRACT) tests/evaluation $(STREAMS)"
+test-contract: env  ## what takes long: the rest of the contract, and on Spark Connect evaluation, streams and materialize
+	.ci/with .venv .ci/test "classic -m slow" "connect -m slow $(CONTRACT) tests/evaluation $(STREAMS) $(MATERIALIZE)"
 
 test-faults: env  ## kill streaming drivers at every point of a batch, and compare what they leave (10 minutes)
 	.ci/with .venv python -m pytest -m faults tests/streaming

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]
@@ -83,6 +84,11 @@ class Storage:
         """Set the time when a file was changed, in seconds since 1970."""
         system, where = self._at(path)
         system.setTimes(where, 1000 * seconds, -1)
+
+
+def local_uri(path: Path) -> str:
+    """Return an absolute local path as a URI of Hadoop's, which takes spaces and other letters as they are."""
+    return f"file://{path}"
 
 
 def reason(error: BaseException) -> str:

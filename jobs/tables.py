@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich import box
@@ -23,10 +23,10 @@ if not console.is_terminal:
 
 
 @contextmanager
-def step(title: str) -> Iterator[None]:
-    """Show a step while it runs, and how long it took."""
+def step(title: str, *, live: bool = True) -> Iterator[None]:
+    """Show a step while it runs, unless it shows itself (live=False), and how long it took."""
     began = time.monotonic()
-    with console.status(f"{escape(title)} …"):
+    with console.status(f"{escape(title)} …") if live else nullcontext():
         yield
     console.print(f"[green]✓[/green] {escape(title)}  [dim]{time.monotonic() - began:.1f} s[/dim]", highlight=False)
 

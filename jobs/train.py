@@ -31,9 +31,9 @@ from pyspark.sql import functions as F
 from rich import box
 from rich.table import Table
 from session import session
-from storage import SPARK_ERRORS, reason
+from storage import SPARK_ERRORS, local_uri, reason
 from tables import console, step
-from treatments import text_of
+from treatments import by_text, text_of
 
 import sparkimb
 from sparkimb.columns import column
@@ -46,7 +46,7 @@ try:
     from train_config import Train
 
     from sparkimb.training.mlp import MLP, save_mlp
-    from sparkimb.training.tabular import train_mlp, train_mlp_rank
+    from sparkimb.training.tabular import check_corrected_once, train_mlp, train_mlp_rank
 except ImportError as error:
     raise ImportError('Training needs PyTorch. Install it with: pip install "sparkimb[torch]"') from error
 
@@ -70,7 +70,7 @@ class TrainJob:
         began = time.monotonic()
         self.open_output()
         sets = self.made_sets() if self.config.data.balanced is not None else self.given_sets()
-        with step("Train"):
+        with step("Train", live=self.config.distributed is not None):  # in this process `fit` shows its progress
             trained = self.train(sets)
         results = self.results(trained, sets, time.monotonic() - began)
         model = MLP(**trained["mlp"])
@@ -96,7 +96,11 @@ class TrainJob:
         same = MARK in names and (output / MARK).read_text(encoding="utf-8") == mark
         if names and (RESULT in names or not same):
             if not self.config.output.overwrite:
-                what = "holds a result" if RESULT in names else "belongs to a training of another config or other rows"
+                what = "holds a result"
+                if RESULT not in names:
+                    was, now = (json.loads(text) for text in ((output / MARK).read_text(encoding="utf-8"), mark))
+                    differing = ", ".join(sorted(key for key in was | now if was.get(key) != now.get(key)))
+                    what = f"belongs to a training of another config or other rows ({differing})"
                 raise SparkimbError(
                     f"output.path '{output}' {what}. Name another path, or set output.overwrite to true."
                 )
@@ -111,8 +115,10 @@ class TrainJob:
 
     def identity(self) -> dict[str, Any]:
         """Return what the training is of."""
-        created = None if self.config.data.balanced is None else self.balanced_manifest()["created"]
-        return {**self.config.identity, "created": created}
+        if self.config.data.balanced is not None:
+            return {**self.config.identity, "created": self.balanced_json("manifest.json")["created"]}
+        sets = {name: Manifest.read(path).fingerprint for name, path in self.given_sets().items()}
+        return {**self.config.identity, "sets": sets}
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file that appears whole."""
@@ -152,14 +158,14 @@ class TrainJob:
         self.write_text("labels.json", json.dumps(self.labels, ensure_ascii=False))
         return sets
 
-    def balanced_manifest(self) -> dict[str, Any]:
-        """Return the manifest of the balanced result."""
-        path = Path(str(self.config.data.balanced)) / "manifest.json"
+    def balanced_json(self, name: str) -> dict[str, Any]:
+        """Return what a file of the balanced result holds."""
+        path = Path(str(self.config.data.balanced)) / name
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError):
             raise SparkimbError(
-                f"data.balanced '{path.parent}' is no result of jobs/balance.py: it has no manifest.json. Run "
+                f"data.balanced '{path.parent}' is no result of jobs/balance.py: it has no {name}. Run "
                 "sparkimb balance first, and name its output.path."
             ) from None
 
@@ -168,25 +174,30 @@ class TrainJob:
 
         Training rows are as they were balanced; the others are those of the same split, as they are in the source.
         """
-        source, about = Path(str(self.config.data.balanced)).absolute(), self.balanced_manifest()
+        source = Path(str(self.config.data.balanced)).absolute()
+        about, figures = self.balanced_json("manifest.json"), self.balanced_json("metrics.json")
         try:
             given = Balance.model_validate(yaml.safe_load((source / "config.yaml").read_text(encoding="utf-8")))
             if given.learner is None:
                 raise SparkimbError(
                     f"'{source}' was made without a learner, and so without features. Balance with one."
                 )
+            weight = next(t for t in given.treatments if t.name == given.written).weightCol
+            if weight is not None:
+                treated = next(t for t in figures["treatments"] if t["name"] == given.written)
+                check_corrected_once(self.config.batches.balance, weight, treated["weights"])
             job = BalanceJob(given, spark)
             rows = job.read()
             profile = job.profile(rows)
             positive = job.positive(profile)
-            divided, _ = job.split(rows, profile, positive)
-            stages = PipelineModel.load((source / "model").as_uri()).stages[:-2]  # without classifier and its labels
-            training = spark.read.format(about["format"]).load((source / "training").as_uri())
+            divided, counts = job.split(rows, profile, positive)
+            _check_same_rows(given.input.source, figures["split"], {part: by_text(n) for part, n in counts.items()})
+            stages = PipelineModel.load(local_uri(source / "model")).stages[:-2]  # without classifier and its labels
+            training = spark.read.format(about["format"]).load(local_uri(source / "training"))
         except (OSError, ValidationError, *SPARK_ERRORS) as error:
             raise SparkimbError(
                 f"data.balanced '{source}' cannot be read: {reason(error)}. Run sparkimb balance again."
             ) from error
-        weight = next(t for t in given.treatments if t.name == given.written).weightCol
         labels = [label for label in profile.counts if label != positive] + [positive]
         features = PipelineModel(stages)
         parts = {name: divided.where(column(job.split_col) == name) for name in PARTS}
@@ -209,7 +220,7 @@ class TrainJob:
         data = self.config.data
         return materialize(
             rows,
-            Path(path).as_uri(),
+            local_uri(Path(path)),
             labelCol="code",
             weightCol=weight,
             shards=data.shards,
@@ -241,8 +252,18 @@ class TrainJob:
         self.start()  # TorchDistributor takes the active session
         from pyspark.ml.torch.distributor import TorchDistributor
 
-        distributor = TorchDistributor(num_processes=spread.processes, local_mode=spread.local, use_gpu=spread.gpu)
-        trained = distributor.run(train_mlp_rank, **options)
+        failure = self.output / "failure.txt"
+        failure.unlink(missing_ok=True)
+        options |= {"device": "cuda" if spread.gpu else "cpu", "ranks_timeout": spread.timeout, "failure": str(failure)}
+        try:
+            distributor = TorchDistributor(num_processes=spread.processes, local_mode=spread.local, use_gpu=spread.gpu)
+            trained = distributor.run(train_mlp_rank, **options)
+        except (RuntimeError, *SPARK_ERRORS) as error:
+            if failure.exists():
+                raise SparkimbError(failure.read_text(encoding="utf-8")) from error
+            raise SparkimbError(
+                f"TorchDistributor failed: {reason(error)[:300]}. What its processes said stands above."
+            ) from error
         if trained is None:
             raise SparkimbError("The processes ended without a result. What they said stands above.")
         return dict(trained)
@@ -291,6 +312,24 @@ class TrainJob:
             },
             **{key: trained[key] for key in ("history", "best_epoch", "steps", "stopped_early", "test")},
         }
+
+
+def _check_same_rows(
+    source: str, before: Mapping[str, Mapping[str, int]], now: Mapping[str, Mapping[str, int]]
+) -> None:
+    """Refuse rows other than those that were balanced: they would be split otherwise."""
+    wrong = [
+        f"{part} has {now[part].get(label, 0):,} rows of {label!r} instead of {before[part].get(label, 0):,}"
+        for part in before
+        for label in dict.fromkeys([*before[part], *now[part]])
+        if now[part].get(label) != before[part].get(label)
+    ]
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise SparkimbError(
+            f"'{source}' has other rows than when it was balanced: {', '.join(wrong[:5])}{more}. Rows of training "
+            "could come to validation or test. Run sparkimb balance again."
+        )
 
 
 def _print(results: Mapping[str, Any]) -> None:

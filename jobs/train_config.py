@@ -9,12 +9,13 @@ from typing import Any, Literal, TypeAlias
 from config import Config, nearest
 from pydantic import Field, field_validator, model_validator
 
+from sparkimb.feed.engine import TIMEOUT
 from sparkimb.training.losses import LOSSES, from_counts
-from sparkimb.training.tabular import AUGMENTATIONS, augmentation
+from sparkimb.training.tabular import AUGMENTATIONS, RANKS_TIMEOUT, augmentation
 
 # Losses that correct for the prior of the rows they are built from, which class-balanced batches do too.
 CORRECTING = ("cross_entropy", "focal", "class_balanced", "logit_adjusted", "balanced_softmax")
-# What an output may be continued with, though it was begun otherwise.
+# What an output may be continued with, though it was begun otherwise; the number of processes stays.
 MAY_CHANGE = {"epochs", "patience", "spark", "distributed"}
 
 Named: TypeAlias = str | dict[str, dict[str, Any]]  # a name, or one with parameters: {focal: {gamma: 1}}
@@ -55,6 +56,8 @@ class Batches(Config):
     balance: Literal["natural", "uniform", "sqrt", "weight"] | dict[str | int | float | bool, float] = "natural"
     shuffle_rows: int = Field(default=200_000, ge=0)
     engine: Literal["pyarrow", "petastorm"] = "pyarrow"
+    workers: int = Field(default=1, ge=1)  # threads that read
+    timeout: float = Field(default=TIMEOUT, gt=0)  # seconds that a row group may take
 
 
 class Optimizer(Config):
@@ -70,7 +73,8 @@ class Distributed(Config):
 
     processes: int = Field(ge=1)
     local: bool = False
-    gpu: bool = False  # one for each process
+    gpu: bool = False  # one for each process; else all train on CPUs, whatever the machine has
+    timeout: float = Field(default=RANKS_TIMEOUT, gt=0)  # seconds that processes wait for one that validates
 
 
 class TrainOutput(Config):
@@ -142,8 +146,10 @@ class Train(Config):
     @property
     def identity(self) -> dict[str, Any]:
         """What must be as it was for a training to go on where it stopped."""
-        given = self.model_dump(mode="json", exclude={*MAY_CHANGE, "output"})
-        return dict(given)
+        apart = dict.fromkeys([*MAY_CHANGE, "output"], True)
+        given = self.model_dump(mode="json", exclude={**apart, "batches": {"workers", "timeout"}})
+        # Each process has its own rows, and its own part of a checkpoint.
+        return {**given, "processes": 1 if self.distributed is None else self.distributed.processes}
 
 
 def _name_and_options(given: Named) -> tuple[str, dict[str, Any]]:

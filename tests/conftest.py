@@ -59,10 +59,10 @@ def slow_on_connect(test: Any) -> Any:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave evaluation and streams on Connect to `make test-contract`, with the rest of the contract."""
-    beside = {Path(__file__).parent / name for name in ("evaluation", "streaming")}
+    """Leave evaluation, streams and materialize on Connect to `make test-contract`, with the rest of the contract."""
+    beside = {Path(__file__).parent / name for name in ("evaluation", "streaming", "feed/test_feed_parquet.py")}
     for item in items if CONNECT else ():
-        if beside & {*item.path.parents}:
+        if beside & {item.path, *item.path.parents}:
             item.add_marker(pytest.mark.slow)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -31,12 +32,14 @@ class DevicePrefetcher:
     the program does not.  The device holds one batch more than is in use.
 
     `state_dict` is as of the batches handed out, not of those copied ahead, and is interchangeable with the loader's.
+    An iteration that is left early begins its epoch again, as the loader's does.
     """
 
     def __init__(self, loader: Loader, device: str | torch.device) -> None:
         self._loader = loader
         self._device = torch.device(device)
         self._state: dict[str, Any] | None = None
+        self._running: ref[Generator[Batch, None, None]] | None = None
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -45,8 +48,9 @@ class DevicePrefetcher:
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the beginning of an epoch, unless it is the current one."""
-        self._loader.set_epoch(epoch)
-        self._state = None
+        if epoch != self.state_dict()["epoch"]:
+            self._loader.set_epoch(epoch)
+            self._state = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return which batch comes next, as the loader does."""
@@ -60,8 +64,16 @@ class DevicePrefetcher:
     def __iter__(self) -> Iterator[Batch]:
         """Run one epoch, as the loader does."""
         if self._device.type == "cpu":
-            yield from self._loader
-            return
+            return iter(self._loader)
+        running = None if self._running is None else self._running()
+        if running is not None:
+            running.close()
+        batches = self._run()
+        self._running = ref(batches)  # weak, so that leaving a loop early ends it
+        return batches
+
+    def _run(self) -> Generator[Batch, None, None]:
+        handed_out = None
         ahead = read_ahead(
             self._copy,
             ((batch, self._loader.state_dict()) for batch in self._loader),
@@ -69,17 +81,22 @@ class DevicePrefetcher:
             timeout=TIMEOUT,
             describe=lambda _: f"Copying a batch to {self._device}",
         )
-        with closing(ahead):
-            for batch, state, copied in ahead:
-                if copied is not None:
-                    current = torch.cuda.current_stream(self._device)
-                    current.wait_event(copied)
-                    for tensor in batch:
-                        if tensor is not None:
-                            tensor.record_stream(current)  # or its memory could be used again too early
-                self._state = state
-                yield batch
-        self._state = None
+        try:
+            with closing(ahead):
+                for batch, handed_out, copied in ahead:
+                    if copied is not None:
+                        current = torch.cuda.current_stream(self._device)
+                        current.wait_event(copied)
+                        for tensor in batch:
+                            if tensor is not None:
+                                tensor.record_stream(current)  # or its memory could be used again too early
+                    self._state = handed_out
+                    yield batch
+            self._state = None
+        finally:
+            # Left early: a batch copied ahead may have been the epoch's last.
+            if handed_out is not None and self._state is handed_out:
+                self._loader.set_epoch(handed_out["epoch"])
 
     def _copy(self, task: tuple[Batch, dict[str, Any]]) -> _Copied:
         batch, state = task

@@ -17,6 +17,8 @@ from sparkimb.feed.manifest import Manifest
 
 # The longest wait for one row group, in seconds: a slow object store takes a few.
 TIMEOUT = 120.0
+# Threads that open files, each of which waits for the file system most of the time.
+OPENERS = 16
 
 # All float32: a matrix in C order, or for layout "scalars" its columns, which the loader makes one matrix of; or the
 # rows' encoded bytes.

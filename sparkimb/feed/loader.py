@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from hashlib import blake2b
 from types import TracebackType
 from typing import Any, NamedTuple, TypeAlias, cast
 from weakref import ref
@@ -70,7 +69,7 @@ class Loader(IterableDataset[Batch]):
     balance : {"natural", "uniform", "sqrt", "weight"} or dict of label to share, default="natural"
         "natural": every row once.  "uniform", "sqrt" or shares in [0, 1] by label: every batch has each class's share
         of its rows, rounded down or up; sqrt is in proportion to the root of the class's rows.  "weight": rows are
-        drawn with replacement in proportion to the weight column.
+        drawn with replacement in proportion to the weight column, within a window.
     seed : int in [0, 2^32), default=0
     rank, world_size : int, optional
         By default those of torch.distributed, where it is initialised, else 0 and 1.
@@ -103,12 +102,18 @@ class Loader(IterableDataset[Batch]):
               with fewer than 32 rows in a window on average are drawn from a pool instead, dealt to the ranks anew in
               each epoch, so that each row is drawn equally often over the epoch.  It is read once, by one more pass at
               the first iteration.
-    Weighted: a window's rows are drawn as by torch's WeightedRandomSampler, as many of each window as it has.
+    Weighted: a window's rows are drawn as by torch's WeightedRandomSampler of that window, as many as it has (to the
+              batch), whatever their weights: with n rows and W the sum of their weights, a row of weight w is due
+              n·w / W times.  For the training set that is the same where one rank's one window holds all of it, and
+              close where all windows have about the same mean weight, as with `materialize`'s files and weights that
+              go by class.
     Memory:   two windows, one in use and one being read, of about shuffle_rows rows: twice that and a row group at
               most.  Besides, `workers` + 1 row groups, and the pool: fewer than 32 rows of each rare class for every
               window that the training set makes.
     Cost:     one read, one copy and one gather for each row, whatever the window.
-    Checked:  each shard's rows of each class, where its row groups were all read by this rank in this iteration.
+    Checked:  each row group's rows, and each shard's rows of each class where its row groups were all read by this rank
+              in this iteration.  On several ranks, or after a stop, a shard whose row groups are read here and there is
+              not counted by class; `sparkimb.feed.verify` counts all.
 
     An iteration that is left early begins its epoch again.  One iteration runs at a time.  In a torch DataLoader, pass
     batch_size=None and num_workers=0.
@@ -199,7 +204,7 @@ class Loader(IterableDataset[Batch]):
             "format_version": STATE_VERSION,
             "epoch": self._epoch,
             "step": self._step,
-            "manifest": blake2b(self._manifest.to_json().encode(), digest_size=16).hexdigest(),
+            "manifest": self._manifest.fingerprint,
             "settings": {
                 "batch_size": self._batch_size,
                 "shuffle_rows": self._shuffle_rows,
@@ -255,8 +260,10 @@ class Loader(IterableDataset[Batch]):
 
     def close(self) -> None:
         """End an iteration that runs, and close the engine."""
-        self._end_running()
-        self._engine.close()
+        try:
+            self._end_running()
+        finally:
+            self._engine.close()
 
     def __enter__(self) -> Loader:
         """Return the loader, which is closed at the end of the `with` block."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
@@ -108,6 +109,11 @@ class Manifest:
     def priors_before(self) -> tuple[float, ...]:
         """Return each class's share of the rows before the sampler, by code."""
         return _shares(self.counts_before)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what tells this training set from any other, one written anew in its place too."""
+        return blake2b(self.to_json().encode(), digest_size=16).hexdigest()
 
     def to_json(self) -> str:
         """Return the manifest as one line of JSON."""

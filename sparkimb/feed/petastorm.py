@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,12 @@ from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.decoding import decode
-from sparkimb.feed.engine import TIMEOUT, Block, RowGroup, check_files, columns, open_shard, row_groups
+from sparkimb.feed.engine import OPENERS, TIMEOUT, Block, RowGroup, check_files, columns, open_shard, row_groups
 from sparkimb.feed.loader import Decode, Loader
 from sparkimb.feed.manifest import Manifest, open_directory
 from sparkimb.feed.mixes import Balance
 from sparkimb.feed.petastorm_compat import install_compat
+from sparkimb.feed.read_ahead import read_ahead
 
 if TYPE_CHECKING:
     from sparkimb.feed.petastorm_reader import OrderedReader
@@ -144,8 +145,15 @@ class PetastormEngine:
         """Check every file against the manifest, and build petastorm's reader of them."""
         from sparkimb.feed.petastorm_reader import OrderedReader  # imports petastorm
 
-        with ThreadPoolExecutor() as executor:
-            for file in executor.map(self._open_shard, range(len(self._files))):
+        opened = read_ahead(
+            self._open_shard,
+            range(len(self._files)),
+            workers=min(OPENERS, len(self._files)),
+            timeout=self._timeout,
+            describe=lambda shard: f"Opening '{self._files[shard]}'",
+        )
+        with closing(opened):
+            for file in opened:
                 file.close()
         groups = {(self._files[group.shard], group.group): group for group in row_groups(self._manifest)}
         return OrderedReader(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
+from sparkimb.feed.engine import OPENERS, TIMEOUT
+from sparkimb.feed.read_ahead import read_ahead
 
 PartitionValue = int | str
 
@@ -123,8 +125,14 @@ class ParquetDataset:
 
     def row_groups(self) -> list[ParquetDatasetPiece]:
         """Return the row groups of its files in their order: reads every footer."""
-        with ThreadPoolExecutor() as executor:
-            footers = executor.map(ParquetDatasetPiece.get_metadata, self.pieces)
+        footers = read_ahead(
+            ParquetDatasetPiece.get_metadata,
+            self.pieces,
+            workers=min(OPENERS, len(self.pieces)),
+            timeout=TIMEOUT,
+            describe=lambda piece: f"Reading the footer of '{piece.path}'",
+        )
+        with closing(footers):
             return [
                 ParquetDatasetPiece(self, piece.path, piece.partition_keys, row_group)
                 for piece, footer in zip(self.pieces, footers, strict=True)

@@ -17,7 +17,7 @@ from sparkimb.errors import SparkimbError
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Seconds that a process which leaves in the middle waits for a thread.
+# Seconds to wait for a thread when the iterator, or the process, is left in the middle.
 LEAVE_S = 10.0
 
 _Todo: TypeAlias = "SimpleQueue[tuple[T, Future[R]] | None]"
@@ -49,7 +49,7 @@ def read_ahead(
     ahead: deque[tuple[T, Future[R]]] = deque()
     remaining = iter(tasks)
     threads = [Thread(target=_work_off, args=(todo, work), name="sparkimb-feed", daemon=True) for _ in range(workers)]
-    patience = timeout
+    patience = min(timeout, LEAVE_S)
 
     def begin(n: int) -> None:
         for task in islice(remaining, n):

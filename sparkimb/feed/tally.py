@@ -10,7 +10,10 @@ from sparkimb.feed.manifest import Manifest
 
 
 class Tally:
-    """Counts each shard's rows by class, and compares when the last of its row groups has come."""
+    """Counts each shard's rows by class, and compares when the last of its row groups has come.
+
+    A shard of which others read a part is not compared; its row groups' rows are.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from inspect import GEN_RUNNING, getgeneratorstate
 from threading import Event
 from typing import NamedTuple
 
@@ -101,11 +101,15 @@ class WindowReader:
             timeout=self.timeout * (1 + max(len(window.pieces) for window in todo)),
             describe=lambda window: f"Reading {len(window.pieces)} row groups",
         )
-        with closing(blocks), closing(loaded):
-            try:
-                yield from self._cut(loaded, first, last, batch_size)
-            finally:
-                left.set()
+        try:
+            yield from self._cut(loaded, first, last, batch_size)
+        finally:
+            left.set()
+            loaded.close()
+            if (
+                getgeneratorstate(blocks) != GEN_RUNNING
+            ):  # by a thread that is stuck, and ends the read when it comes back
+                blocks.close()
 
     def _load(self, window: Window, pieces: Iterator[Block], order: Order) -> _Drawn:
         if order.in_turn:  # then a window is one row group, and is copied as batches are cut from it

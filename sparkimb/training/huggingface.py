@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.loader import Batch
+from sparkimb.training import ranks
 
 try:
     from transformers import Trainer, TrainerCallback
@@ -48,8 +49,9 @@ def imbalanced_trainer(
         the mean.  Of `sparkimb.training.losses`, or `torch.nn.CrossEntropyLoss`.  It replaces the model's own loss, in
         evaluation too.  Its `set_epoch` is called where it has one.
     loader : iterable of Batch, with a length, optional
-        Training batches in place of `train_dataset`: of `sparkimb.feed.make_torch_loader`, class-balanced or not.  It
-        divides the rows over the ranks itself, and has its own batch size: per_device_train_batch_size has no effect.
+        Training batches in place of `train_dataset`: of `sparkimb.feed.torch.make_torch_loader`, class-balanced or not.
+        It divides the rows over the ranks itself, so make it after the TrainingArguments, which start the process
+        group; and it has its own batch size: per_device_train_batch_size has no effect.
     to_inputs : callable, optional
         Makes the model's inputs from a Batch of the loader, with the key "labels", and "weight" where rows have
         weights.  By default the features are the model's `main_input_name`.
@@ -63,7 +65,8 @@ def imbalanced_trainer(
     ------
     SparkimbError
         For a loss with a reduction other than "mean".  When the Trainer is made: for a compute_loss_func besides this
-        loss, a train_dataset besides the loader, and for models that predict the next token.
+        loss, a train_dataset besides the loader, a loader of the feed that was made for other ranks, and for models
+        that predict the next token.
 
     Notes
     -----
@@ -97,6 +100,7 @@ def imbalanced_trainer(
                 )
             if loader is not None and self.train_dataset is not None:
                 raise SparkimbError("train_dataset is given, but the class has a loader already. Give one of the two.")
+            ranks.check_loader(loader)
             loss.to(self.args.device)
             self._weight: Tensor | None = None
             self.add_callback(_TellsEpoch(loss, loader))
@@ -114,7 +118,11 @@ def imbalanced_trainer(
             mean = _mean_loss(loss, logits, labels, self._weight, self.args.label_smoothing_factor)
             if num_items_in_batch is None:
                 return mean
-            return mean * (labels.ne(IGNORED).sum() / num_items_in_batch)  # as the Trainer counts them
+            # As the Trainer counts them.  Where it repeats the number for each GPU of DataParallel (from transformers
+            # 4.57), it adds up losses of as many, and this one is of all their rows.
+            items = torch.as_tensor(num_items_in_batch, device=mean.device).sum()
+            share: Tensor = labels.ne(IGNORED).sum() / items
+            return mean * share
 
         def get_train_dataloader(self) -> DataLoader[Any]:
             """Return the loader's batches, or those of train_dataset."""

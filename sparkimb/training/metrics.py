@@ -113,7 +113,11 @@ def decision_metrics(confusion: NDArray[np.int64]) -> dict[str, float]:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, batches: Iterable[Any], *, device: torch.device | str = "cpu", amp: torch.dtype | None = None
+    model: nn.Module,
+    batches: Iterable[Any],
+    *,
+    device: torch.device | str | None = None,
+    amp: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return a model's logits, as float32, and the labels of all rows of some batches, on the CPU.
 
@@ -123,10 +127,14 @@ def predict(
     ----------
     batches : iterable
         Of features, labels and more that is not looked at: one epoch of a loader with natural batches.
+    device : torch.device or str, optional
+        Where the model is; by default where its first parameter is, or the CPU where it has none.
     amp : torch.dtype, optional
         Of autocast.
     """
-    device, training = torch.device(device), model.training
+    first = next(model.parameters(), None)
+    device = torch.device(device or ("cpu" if first is None else first.device))
+    training = model.training
     model.eval()
     logits, labels = [], []
     try:

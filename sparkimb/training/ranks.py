@@ -60,6 +60,25 @@ def of_all(value: Value) -> list[Value]:
     return values
 
 
+def check_loader(loader: Any) -> None:
+    """Check that a loader which divides its rows does so over the ranks there are; all ranks raise, or none.
+
+    Raises
+    ------
+    SparkimbError
+        If its rank and world_size, where it has any, are not those of the process.
+    """
+    here = rank(), world_size()
+    made_for = of_all((getattr(loader, "rank", here[0]), getattr(loader, "world_size", here[1])))
+    if wrong := [(i, place) for i, place in enumerate(made_for) if place != (i, here[1])]:
+        i, place = wrong[0]
+        raise SparkimbError(
+            f"The loader of rank {i} of {here[1]} was made for rank {place[0]} of {place[1]}, so that ranks would have "
+            "rows in common or leave some out. Make it when the process group is there (by init_process_group, or by "
+            "transformers' TrainingArguments), or pass rank and world_size."
+        )
+
+
 def total(value: torch.Tensor) -> torch.Tensor:
     """Return the sum over the ranks."""
     if is_distributed():

@@ -79,9 +79,9 @@ def fit(
         Called with the features of a batch, it returns logits: [b] or [b, 1] for two classes, [b, C] for C.  It is
         trained in place.
     loader : iterable of Batch, with a length
-        One pass is an epoch: `sparkimb.feed.make_torch_loader`, or batches of features and labels, and perhaps weights,
-        of your own.  Its `set_epoch(epoch)` is called where it has one.  Distributed, each rank has its own rows in the
-        same number of batches.
+        One pass is an epoch: of `sparkimb.feed.torch.make_torch_loader`, or batches of features and labels, and perhaps
+        weights, of your own.  Its `set_epoch(epoch)` is called where it has one.  Distributed, each rank has its own
+        rows in the same number of batches.
     loss : nn.Module
         Called with logits, labels and, where the batch has any, weights; of `sparkimb.training.losses` or your own.
         Its `set_epoch(epoch)` is called where it has one.
@@ -105,9 +105,10 @@ def fit(
     resume : bool, default=True
         Go on from the checkpoint in checkpoint_dir, where there is one: from the next batch, with the parameters, the
         optimizer's and random generators' states of that moment, so that the outcome is the same as without the stop,
-        bit for bit on the CPU.  A training that had ended is not repeated.
+        bit for bit on the CPU.  From a GPU to the CPU, or back, the device's generators and the augmentation's start
+        anew.  A training that had ended is not repeated.
     device : torch.device or str, optional
-        By default the GPU (of number LOCAL_RANK), or the CPU where there is none.
+        By default "cuda", or "cpu" where there is no GPU.  "cuda" is the GPU of number LOCAL_RANK.
     amp : {"bfloat16", "float16"}, optional
         Autocast the model; the loss is computed in float32.  float16 on a GPU alone, with a scaled loss.
     clip_norm : float in (0, inf), optional
@@ -124,8 +125,9 @@ def fit(
     Raises
     ------
     SparkimbError
-        Values out of range; ranks with different numbers of batches; a loss that is not finite; a checkpoint that is
-        damaged, or of another model or number of ranks; validation rows without some class.
+        Values out of range; ranks with different numbers of batches, or a loader of the feed that was made for other
+        ranks; a loss that is not finite; a checkpoint that is damaged, or of another model or number of ranks, or, with
+        a loader of the feed, of another training set or other batches; validation rows without some class.
 
     Notes
     -----
@@ -150,11 +152,12 @@ def fit(
             f"checkpoint_steps is {checkpoint_steps}: it needs checkpoint_dir, and a loader with state_dict and "
             "load_state_dict. Leave it out, and checkpoints are written after each epoch."
         )
-    where = torch.device(device) if device is not None else _default_device()
+    where = device_of_rank(device)
     if amp == "float16" and where.type != "cuda":
         raise SparkimbError(f"amp is 'float16' on {where.type}. Use 'bfloat16' there.")
     if where.type == "cuda" and ranks.is_distributed():
         torch.cuda.set_device(where)  # NCCL's collectives of plain values take the current device
+    ranks.check_loader(loader)
     model.to(where)
     run = _Training(
         model=model,
@@ -233,7 +236,7 @@ class _Training:
             self.history.append(figures)
             self.epoch, self.step_of_epoch = self.epoch + 1, 0
             self.loss_sum = torch.zeros_like(self.loss_sum)
-            self.save(loader=None)
+            self.save()
 
     def train_epoch(self) -> None:
         """Make the steps of an epoch that are still to be made."""
@@ -252,7 +255,7 @@ class _Training:
                 if self.checkpoint_steps and self.step % self.checkpoint_steps == 0 and self.step_of_epoch < steps:
                     self.loss_sum = loss_sum.cpu()
                     self.mean_loss()
-                    self.save(loader=self.loader.state_dict())
+                    self.save()
         self.loss_sum = loss_sum.cpu()
         if self.step_of_epoch == 0:
             raise SparkimbError("The loader gave no batches. Give one with rows, that can be iterated anew each epoch.")
@@ -322,13 +325,15 @@ class _Training:
                 f"The ranks have {lengths} batches. Give each as many, as make_torch_loader does with world_size."
             )
 
-    def save(self, loader: dict[str, Any] | None) -> None:
-        """Write a checkpoint, if they are wanted; `loader` is its state in the middle of an epoch."""
+    def save(self) -> None:
+        """Write a checkpoint, if they are wanted."""
         if self.path is None:
             return
         path = self.path
+        # The feed's state says of what data and settings it is.  Another loader's may be no beginning of an epoch.
+        known = self.step_of_epoch > 0 or isinstance(self.loader, DevicePrefetcher)
         own = {
-            "loader": loader,
+            "loader": self.loader.state_dict() if known else None,
             "lossSum": self.loss_sum,
             "random": checkpoints.random_states(self.device),
             "augment": self.generator.get_state(),
@@ -359,17 +364,17 @@ class _Training:
         if len(found["ranks"]) != ranks.world_size():
             raise SparkimbError(
                 f"The checkpoint '{self.path}' is of {len(found['ranks'])} ranks, and there are {ranks.world_size()} "
-                "now. Go on with as many, or start anew with resume=False."
+                "now. Go on with as many, or start anew with resume=False or another checkpoint_dir."
             )
         try:
+            own = found["ranks"][ranks.rank()]
+            if own["loader"] is not None:
+                self.loader.load_state_dict(own["loader"])
+            self.scaler.load_state_dict(found["scaler"])
             self.model.load_state_dict(found["model"])
             self.optimizer.load_state_dict(found["optimizer"])
             if self.scheduler is not None:
                 self.scheduler.load_state_dict(found["scheduler"])
-            self.scaler.load_state_dict(found["scaler"])
-            own = found["ranks"][ranks.rank()]
-            if own["loader"] is not None:
-                self.loader.load_state_dict(own["loader"])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = " ".join(str(error).split())[:300].rstrip(".")
             raise SparkimbError(
@@ -377,7 +382,8 @@ class _Training:
                 "and data, or start anew with resume=False or another checkpoint_dir."
             ) from error
         checkpoints.set_random_states(own["random"], self.device)
-        self.generator.set_state(own["augment"])
+        if (own["random"]["cuda"] is not None) == (self.device.type == "cuda"):  # else its state is of another kind
+            self.generator.set_state(own["augment"])
         self.epoch, self.step_of_epoch, self.step = found["epoch"], found["stepOfEpoch"], found["step"]
         self.loss_sum = own["lossSum"]
         self.history, self.best = found["history"], found["best"]
@@ -393,7 +399,11 @@ def _set_epoch(schedule: Any, epoch: int) -> None:
         schedule.set_epoch(epoch)
 
 
-def _default_device() -> torch.device:
+def device_of_rank(device: torch.device | str | None = None) -> torch.device:
+    """Return where this process trains: see `fit`."""
+    found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if found.type != "cuda" or found.index is not None:
+        return found
     if not torch.cuda.is_available():
-        return torch.device("cpu")
+        raise SparkimbError("device is 'cuda', and torch finds no GPU. Train on 'cpu', or install torch with CUDA.")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())

@@ -57,3 +57,22 @@ def test_it_resumes_after_a_loop_left_early(device: str, path: str) -> None:
     assert sum(1 for _ in prefetcher) == len(prefetcher) - 5
     prefetcher.set_epoch(7)
     assert prefetcher.state_dict()["epoch"] == 7
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_loop_left_before_the_last_batch_begins_its_epoch_again(device: str, path: str) -> None:
+    loader = make_torch_loader(path, 64)
+    prefetcher = DevicePrefetcher(loader, device)
+    for step, _ in enumerate(prefetcher):
+        prefetcher.set_epoch(0)  # the current one: nothing changes
+        assert prefetcher.state_dict()["step"] == (step + 1) % len(loader)
+        if step == len(loader) - 2:  # the last one is copied already
+            break
+    assert loader.epoch == 0
+    assert sum(1 for _ in prefetcher) == len(loader)
+    older = iter(prefetcher)
+    for _ in range(len(loader) - 1):
+        next(older)
+    assert sum(1 for _ in prefetcher) == len(loader)
+    assert list(older) == []  # ended by the newer one
+    assert loader.epoch == 2

@@ -19,6 +19,7 @@ from feed.data import write_training_set
 from pyarrow import fs
 
 from sparkimb.errors import SparkimbError
+from sparkimb.feed import read_ahead as ahead
 from sparkimb.feed.engine import Block, row_groups
 from sparkimb.feed.manifest import DIRECTORY, Manifest
 from sparkimb.feed.read_ahead import read_ahead
@@ -181,6 +182,27 @@ def test_a_read_that_hangs_is_an_error(path: Path, workers: int, monkeypatch: py
     loader = make_torch_loader(str(path), 64, workers=workers, timeout=0.2)
     with pytest.raises(SparkimbError, match=f"Reading row group . of '{FILE}' took longer than 0.2 seconds"):
         list(loader)
+    hangs.set()
+
+
+def test_a_loop_left_while_a_read_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs, reads = threading.Event(), iter(range(20))
+    read = ArrowEngine._read
+
+    def hanging(self: ArrowEngine, group: Any) -> Block:
+        if next(reads) == 1:
+            hangs.wait(30)
+        return read(self, group)
+
+    monkeypatch.setattr(ArrowEngine, "_read", hanging)
+    monkeypatch.setattr(ahead, "LEAVE_S", 0.1)
+    loader = make_torch_loader(str(path), 16, shuffle_rows=50)
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    assert list(batches) == []
+    with pytest.raises(SparkimbError, match="engine was closed"):
+        next(iter(loader))
     hangs.set()
 
 

@@ -358,3 +358,20 @@ def test_rows_that_are_not_the_manifests_are_an_error(tmp_path: Path) -> None:
     ):
         list(make_torch_loader(str(tmp_path / "set"), 64))
     assert Manifest.read(str(tmp_path / "set")).rows == 1000
+
+
+def test_files_that_a_rank_reads_whole_are_counted_on_several_ranks_too(tmp_path: Path) -> None:
+    """Of files of one row group, each is read whole by one rank or by two."""
+    write_training_set(tmp_path / "set", (900, 100), rows_per_group=250)
+    file = tmp_path / "set" / DIRECTORY / "part-00000.txt"
+    content = json.loads(file.read_text())
+    content["shards"][2]["counts"] = [224, 26]
+    file.write_text(json.dumps(content))
+    said = []
+    for rank in range(3):
+        try:
+            list(make_torch_loader(str(tmp_path / "set"), 64, rank=rank, world_size=3))
+        except SparkimbError as error:
+            said.append(str(error))
+    assert said
+    assert all("'part-00002.parquet' gave 225 rows of 0, 25 rows of 1" in sentence for sentence in said)

@@ -412,19 +412,21 @@ def damaged(path: Path, manifest: Manifest, how: str) -> str:
     if how == "a feature":
         changed = pa.array(np.where(np.arange(len(table)) == 9, 0.5, numbers(table, NAMES[0])).astype(np.float32))
         table = table.set_column(0, table.schema.field(0), changed)
-    else:
+    elif how == "a row":
         table = table.slice(1)
-    pq.write_table(table, file)
+    pq.write_table(table, file, row_group_size=51 if how == "row groups" else None)
     renewed = replace(
         manifest, shards=[*manifest.shards[:1], replace(shard, bytes=file.stat().st_size), *manifest.shards[2:]]
     )
     (line,) = (path / DIRECTORY).glob("part-*")
     (path / DIRECTORY / f".{line.name}.crc").unlink()
     line.write_text(json.dumps(json.loads(renewed.to_json())) + "\n")
+    if how == "row groups":
+        return f"{shard.file} has row groups of other rows"
     return f"the rows of {shard.file} have another checksum" if how == "a feature" else f"{shard.file} has other rows"
 
 
-@pytest.mark.parametrize("how", ["lost", "added", "cut short", "a feature", "a row"])
+@pytest.mark.parametrize("how", ["lost", "added", "cut short", "a feature", "a row", "row groups"])
 def test_verify_finds(spark: SparkSession, written: Written, tmp_path: Path, how: str) -> None:
     shutil.copytree(written.path, tmp_path / "set")
     for crc in (tmp_path / "set").glob(".*.crc"):

@@ -29,7 +29,7 @@ if find_spec("petastorm") is None:
     pytest.skip("petastorm is not installed", allow_module_level=True)
 install_compat()
 
-from sparkimb.feed import petastorm_mends, petastorm_reader  # noqa: E402
+from sparkimb.feed import petastorm, petastorm_dataset, petastorm_mends, petastorm_reader  # noqa: E402
 from sparkimb.feed.petastorm import PetastormEngine  # noqa: E402
 from sparkimb.feed.petastorm_dataset import ParquetDatasetPiece  # noqa: E402
 
@@ -263,4 +263,19 @@ def test_a_read_that_is_stuck_is_an_error(path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(ParquetDatasetPiece, "read", lambda *args: released.wait(20) and read(*args))
     with engine(path, timeout=0.2) as reads, pytest.raises(SparkimbError, match=r"0\.2 seconds"):
         list(reads.read(orders(path, 1)[0]))
+    released.set()
+
+
+def test_opening_that_is_stuck_is_an_error(path: Path, monkeypatch: Any) -> None:
+    released, order = threading.Event(), orders(path, 1)[0]
+    opened, footer = petastorm.open_shard, ParquetDatasetPiece.get_metadata
+    with monkeypatch.context() as patch:
+        patch.setattr(petastorm, "open_shard", lambda *args: released.wait(20) and opened(*args))
+        with engine(path, timeout=0.2) as reads, pytest.raises(SparkimbError, match=r"part-00000.* than 0\.2 seconds"):
+            list(reads.read(order))
+    monkeypatch.setattr(petastorm_dataset, "TIMEOUT", 0.2)
+    monkeypatch.setattr(ParquetDatasetPiece, "get_metadata", lambda piece: released.wait(20) and footer(piece))
+    dataset = petastorm_dataset.ParquetDataset([f"{path}/part-0000{i}.parquet" for i in range(4)])
+    with pytest.raises(SparkimbError, match=r"footer of .*part-00000.* than 0\.2 seconds"):
+        dataset.row_groups()
     released.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def no_spark() -> Any:
 @pytest.fixture(scope="module")
 def balanced(spark, tmp_path_factory):
     """Balance 400 rows of text labels with 60 positives, of which the smaller label sorts first."""
-    folder = tmp_path_factory.mktemp("balanced")
+    folder = tmp_path_factory.mktemp("balanced, größer")
     rows = datasets.blobs(spark, rows=400, minority=0.15, seed=1, partitions=2)
     rows.withColumn("label", F.when(F.col("label") == 1, "fraud").otherwise("sound")).write.parquet(
         str(folder / "rows")
@@ -79,7 +80,7 @@ def balanced(spark, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(spark, balanced, tmp_path_factory):
-    out = tmp_path_factory.mktemp("trained") / "out"
+    out = tmp_path_factory.mktemp("trained, später") / "out"
     return run(spark, settings({"balanced": str(balanced), "shards": 2}, out)), out
 
 
@@ -159,6 +160,29 @@ def test_a_stopped_run_goes_on_without_spark(trained, balanced, tmp_path, monkey
         TrainJob(Train.model_validate(given), no_spark).run()
 
 
+def test_a_source_that_changed_is_refused(spark, balanced, tmp_path, monkeypatch):
+    read = BalanceJob.read
+    monkeypatch.setattr(BalanceJob, "read", lambda job: read(job).where("id <> 3"))
+    message = r"has other rows than when it was balanced: \w+ has \d+ rows of '\w+' instead of \d+"
+    with pytest.raises(SparkimbError, match=message):
+        run(spark, settings({"balanced": str(balanced)}, tmp_path / "out"))
+
+
+def test_weights_and_batches_do_not_both_correct(spark, balanced, tmp_path, monkeypatch):
+    about = TrainJob.balanced_json
+
+    def weighted(job: TrainJob, name: str) -> dict[str, Any]:
+        found = about(job, name)
+        for treatment in found.get("treatments", ()):
+            treatment["weights"] = {"sound": 0.6, "fraud": 3.3}
+        return found
+
+    monkeypatch.setattr(TrainJob, "balanced_json", weighted)
+    given = settings({"balanced": str(balanced)}, tmp_path / "out", loss="asymmetric", batches={"balance": "sqrt"})
+    with pytest.raises(SparkimbError, match=r"'sqrt', and the weights of column 'weight' .* 0.6 of 'sound', 3.3 of 'f"):
+        run(spark, given)
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
@@ -177,6 +201,73 @@ def test_two_processes_of_torch_distributor(spark, sets, tmp_path, monkeypatch):
     assert results["steps"] == 3 * 7  # 100 rows each, 16 at a time
     assert set(results["test"]) >= {"averagePrecision", "gMean"}
     assert load_mlp(tmp_path / "out" / "model.pt")[1] == ["0", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_what_a_process_of_torch_distributor_refuses_is_said(spark, sets, tmp_path, monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shutil.copytree(sets["training"], tmp_path / "training")
+    (tmp_path / "training" / "part-00001.parquet").unlink()
+    given = {**sets, "training": str(tmp_path / "training")}
+    with pytest.raises(SparkimbError, match=r"^Files are not as they were written: .*part-00001.parquet' is missing"):
+        run(spark, settings(given, tmp_path / "out", distributed={"processes": 2, "local": True}))
+    gc.collect()
+
+
+@pytest.mark.parametrize(("sentence", "said"), [("No rows.", "^No rows.$"), (None, "TorchDistributor failed: exit 1")])
+def test_processes_that_fail(sets, tmp_path, monkeypatch, sentence, said):
+    asked: list[Any] = []
+
+    class Fails:
+        def __init__(self, **options: Any) -> None:
+            asked.append(options)
+
+        def run(self, train: Any, **options: Any) -> None:
+            asked.append({name: options[name] for name in ("device", "ranks_timeout", "workers", "timeout")})
+            if sentence is not None:
+                Path(options["failure"]).write_text(sentence)
+            raise RuntimeError("exit 1")
+
+    monkeypatch.setattr("pyspark.ml.torch.distributor.TorchDistributor", Fails)
+    for gpu, device in ((False, "cpu"), (True, "cuda")):
+        spread = {"processes": 2, "local": True, "gpu": gpu, "timeout": 90}
+        given = settings(sets, tmp_path / "out", distributed=spread, batches={"size": 16, "workers": 3, "timeout": 40})
+        with pytest.raises(SparkimbError, match=said):
+            TrainJob(Train.model_validate(given), lambda: None).run()
+        assert asked[-2:] == [
+            {"num_processes": 2, "local_mode": True, "use_gpu": gpu},
+            {"device": device, "ranks_timeout": 90, "workers": 3, "timeout": 40},
+        ]
+    with pytest.raises(SparkimbError, match=r"another config or other rows \(processes\)"):
+        TrainJob(Train.model_validate(settings(sets, tmp_path / "out")), no_spark).run()
+    anew = settings(sets, tmp_path / "out", output={"path": str(tmp_path / "out"), "overwrite": True})
+    assert TrainJob(Train.model_validate(anew), no_spark).run()["steps"] == 3 * 13
+
+
+def test_a_set_written_anew_is_not_continued(sets, tmp_path, monkeypatch):
+    copied = {name: shutil.copytree(path, tmp_path / name) for name, path in sets.items()}
+    given = settings({name: str(path) for name, path in copied.items()}, tmp_path / "out")
+
+    def stop(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "train_mlp", stop)
+    with pytest.raises(KeyboardInterrupt):
+        TrainJob(Train.model_validate(given), no_spark).run()
+    shutil.rmtree(copied["training"])
+    write_training_set(copied["training"], (180, 20), seed=9)
+    with pytest.raises(SparkimbError, match=r"another config or other rows \(sets\)"):
+        TrainJob(Train.model_validate(given), no_spark).run()
+
+
+def test_how_rows_are_read_may_change(sets, tmp_path):
+    one, other = (
+        Train.model_validate(settings(sets, tmp_path / "out", batches={"size": 16, "workers": n, "timeout": 10 * n}))
+        for n in (1, 2)
+    )
+    assert one.identity == other.identity
 
 
 def test_sets_that_are_there_need_no_spark(sets, tmp_path):

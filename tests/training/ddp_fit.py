@@ -64,6 +64,7 @@ def training(
         validation=[rows((90, 10), seed=1)],
         augment=GaussianNoise(probability={1: 0.5}),
         checkpoint_dir=directory,
+        device="cpu",  # where it is the same bit for bit
         **{"epochs": 3, **options},
     )
     parameters = {name: value.tolist() for name, value in fitted.model.state_dict().items()}
@@ -87,6 +88,12 @@ class Stopping(MemoryLoader):
             yield batch
 
 
+class OfOneRank(MemoryLoader):
+    """A loader that was made before there were two ranks."""
+
+    rank, world_size = 0, 1
+
+
 def ranks_meet(directory: Path, rank: int) -> dict[str, Any]:
     """Return what one of two ranks sees of a training, one that is stopped, one that ends early, and two that fail."""
     straight = training(directory / "straight")
@@ -100,9 +107,10 @@ def ranks_meet(directory: Path, rank: int) -> dict[str, Any]:
     for loader, validation in (
         (MemoryLoader(rows(), 20 + 10 * rank), None),
         (MemoryLoader(rows(), 20), [rows((9, 0))]),
+        (OfOneRank(rows(), 20), None),
     ):
         try:
-            fit(MLP(4), loader, loss=FocalLoss(), epochs=1, validation=validation)
+            fit(MLP(4), loader, loss=FocalLoss(), epochs=1, validation=validation, device="cpu")
         except SparkimbError as error:
             failures.append(str(error))
     return {"straight": straight, "resumed": resumed, "early": early, "failures": failures}

@@ -48,10 +48,10 @@ TINY = {
 }
 
 
-def arguments(directory: Path, **options: Any) -> TrainingArguments:
+def arguments(directory: Path, kind: type[TrainingArguments] = TrainingArguments, **options: Any) -> TrainingArguments:
     given = {"per_device_train_batch_size": 8, "num_train_epochs": 1, "save_strategy": "no", "seed": 3}
     given |= {"optim": "sgd", "learning_rate": 0.1}  # Adam makes much of differences in the last digit
-    return TrainingArguments(
+    return kind(
         str(directory), report_to=[], use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, **(given | options)
     )
 
@@ -267,6 +267,32 @@ def test_the_feeds_loader_gives_balanced_batches(tmp_path: Path) -> None:
         assert trainer.num_examples(trainer.get_train_dataloader()) == 1000
     assert trainer.state.global_step == 2 * 16
     assert all(abs(2 * int(labels.sum()) - len(labels)) <= 2 for _, labels in loss.calls)
+
+
+def test_a_loader_of_other_ranks_is_refused(tmp_path: Path) -> None:
+    loader = MemoryLoader(rows())
+    loader.rank, loader.world_size = 1, 2  # type: ignore[attr-defined]
+    with pytest.raises(SparkimbError, match="loader of rank 0 of 1 was made for rank 1 of 2"):
+        imbalanced_trainer(loss=FocalLoss(), loader=loader)(Table(PretrainedConfig()), arguments(tmp_path))
+
+
+@pytest.mark.parametrize("across", [True, False])
+def test_two_gpus_of_one_process_count_once(tmp_path: Path, across: bool) -> None:
+    """Without GPUs, DataParallel is the model itself; the Trainer's arithmetic is as with them."""
+
+    class TwoGpus(TrainingArguments):
+        n_gpu = 2
+
+    loss, states = FocalLoss(), []
+    for kind, size in ((TrainingArguments, 8), (TwoGpus, 4)):  # a batch is of both
+        args = arguments(
+            tmp_path, kind, per_device_train_batch_size=size, average_tokens_across_devices=across, logging_steps=1
+        )
+        trainer = imbalanced_trainer(loss=loss)(bert(), args, train_dataset=sequences())
+        trainer.train()
+        states.append((state(trainer.model), [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]))
+    assert_same(states[0][0], states[1][0])
+    assert states[0][1] == pytest.approx(states[1][1], rel=1e-4)
 
 
 def test_images_and_inputs_of_your_own(tmp_path: Path) -> None:

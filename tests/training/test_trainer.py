@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sparkimb.training.augment import Mixup
 from sparkimb.training.losses import FocalLoss, LDAMLoss, LogitAdjustedLoss, WeightedCrossEntropyLoss
 from sparkimb.training.metrics import metrics_of, predict
 from sparkimb.training.mlp import MLP, feature_moments
-from sparkimb.training.trainer import Fitted, fit
+from sparkimb.training.trainer import Fitted, device_of_rank, fit
 
 TESTS = Path(__file__).parent.parent
 
@@ -91,8 +91,20 @@ def test_two_ranks(elsewhere: Path) -> None:
     for failures in (one["failures"], two["failures"]):
         assert re.search(r"\[30, 20\] batches", failures[0])
         assert re.search(r"\[9, 0\] of each class", failures[1])
+        assert "loader of rank 0 of 2 was made for rank 0 of 1" in failures[2]
     with pytest.raises(SparkimbError, match="of 2 ranks, and there are 1 now"):
         training(elsewhere / "straight")
+
+
+def test_goes_on_from_a_checkpoint_of_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError):
+        training(tmp_path, loader=Stopping, stop_after=13, checkpoint_steps=13)
+    path = tmp_path / checkpoints.NAME
+    found = checkpoints.load(path)
+    assert found is not None
+    found["ranks"][0]["random"]["cuda"] = found["ranks"][0]["augment"] = torch.zeros(16, dtype=torch.uint8)
+    checkpoints.save(path, found)
+    assert training(tmp_path)["steps"] == 30
 
 
 # ---- what is trained
@@ -213,6 +225,32 @@ def test_moments_of_features() -> None:
     assert torch.equal(model.state_dict()["mean"], mean)
     with pytest.raises(SparkimbError, match="no batches"):
         feature_moments([])
+
+
+def test_rows_are_predicted_where_the_model_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which device "meta" has none of
+
+    class Watched(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            assert x.device == self.weight.device == torch.device("meta")
+            return torch.zeros(len(x))
+
+    logits, labels = predict(Watched(4, 1, device="meta"), [rows((9, 1))])
+    assert len(logits) == len(labels) == 10
+
+
+def test_a_rank_has_its_gpu_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [str(device_of_rank(given)) for given in (None, "cuda", "cuda:0", "cpu")] == ["cuda:1"] * 2 + [
+        "cuda:0",
+        "cpu",
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert str(device_of_rank()) == "cpu"
+    with pytest.raises(SparkimbError, match="finds no GPU"):
+        device_of_rank("cuda")
 
 
 # ---- what is refused

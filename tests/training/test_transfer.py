@@ -41,7 +41,7 @@ def test_a_frozen_backbone_stays_as_it_is_with_its_statistics() -> None:
     freeze(model[0])
     freeze(model[0])  # twice is once
     before, loader = state(model[0]), MemoryLoader(rows())
-    fit(model, loader, loss=WeightedCrossEntropyLoss(), epochs=1)
+    fit(model, loader, loss=WeightedCrossEntropyLoss(), epochs=1, device="cpu")
     assert same(before, state(model[0]))
     assert not same(state(network()[1]), state(model[1]))
     x = torch.randn(5, 4)
@@ -53,7 +53,7 @@ def test_a_frozen_backbone_stays_as_it_is_with_its_statistics() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
     model.train()
     assert not torch.equal(model[0](x), model[0](x))
-    fit(model, loader, loss=WeightedCrossEntropyLoss(), epochs=1)
+    fit(model, loader, loss=WeightedCrossEntropyLoss(), epochs=1, device="cpu")
     assert not same(before, state(model[0]))
 
 

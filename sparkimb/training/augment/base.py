@@ -27,7 +27,8 @@ class Augmentation:
     Notes
     -----
     Called with a batch and a `torch.Generator` on the batch's device, which draws everything; without one torch's own
-    does.  The batch given is left as it is.  Nothing waits for the device.
+    does.  The batch given is left as it is.  Nothing waits for the device but small copies of parameters to it: `std`
+    and `fill` where they lie elsewhere, and ReMix's counts.
     """
 
     probability: Probability = 1.0

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pyarrow import fs
+
 from sparkimb.errors import SparkimbError
 from sparkimb.feed.manifest import Manifest
 from sparkimb.training.losses.asymmetric import AsymmetricLoss
@@ -74,10 +76,11 @@ def from_counts(name: str, counts: Counts, **options: Any) -> ImbalancedLoss:
     return LOSSES[name].from_counts(counts, **options)
 
 
-def from_manifest(path: str, name: str, **options: Any) -> ImbalancedLoss:
+def from_manifest(path: str, name: str, *, filesystem: fs.FileSystem | None = None, **options: Any) -> ImbalancedLoss:
     """Build a loss for the rows of a materialized training set, as its files hold them: after any sampler.
 
-    Parameters are those of `from_counts`, with the training set's path or URI in place of the counts.  Rows are
-    counted, not weights: where a weight column corrects for the prior, build a loss without class weights.
+    Parameters are those of `from_counts`, with the training set's path or URI in place of the counts, and a
+    `filesystem` of pyarrow where the path's own is not to be used.  Rows are counted, not weights: where a weight
+    column corrects for the prior, build a loss without class weights.
     """
-    return from_counts(name, Manifest.read(path).counts, **options)
+    return from_counts(name, Manifest.read(path, filesystem=filesystem).counts, **options)
