@@ -106,9 +106,8 @@ class WindowReader:
         finally:
             left.set()
             loaded.close()
-            if (
-                getgeneratorstate(blocks) != GEN_RUNNING
-            ):  # by a thread that is stuck, and ends the read when it comes back
+            # Else a thread that is stuck runs it, and ends the read when it comes back.
+            if getgeneratorstate(blocks) != GEN_RUNNING:
                 blocks.close()
 
     def _load(self, window: Window, pieces: Iterator[Block], order: Order) -> _Drawn:
