@@ -106,11 +106,12 @@ class StateTable:
 
     def _check_slots(self, spark: SparkSession, batchId: int) -> None:
         """Raise if the state after a batch is in another slot, as that of a table with other `versions`: one job."""
+        wanted = F.col("value").contains(f' {{"batchId":{batchId},')
         try:
             states = spark.read.option("wholetext", True).text(f"{self.path}/slot=*")
+            found = states.where(wanted).select("_metadata.file_path").head()
         except AnalysisException:  # there is no slot
             return
-        found = states.where(F.col("value").contains(f' {{"batchId":{batchId},')).select("_metadata.file_path").head()
         if found is not None:
             raise SparkimbError(
                 f"The state after batch {batchId} is in '{found[0]}', where StateTable.versions (stateVersions) of "
