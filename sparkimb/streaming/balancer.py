@@ -174,8 +174,7 @@ class StreamingBalancer:
     New classes: pass as they are in their first batch, and have a rate from the next one on.  A class whose size is
             worth fewer than 10 rows passes and is not the smallest, if there are two others: a stray label must not
             cost the rest its rows.
-    Cost:   a batch: one aggregate over label, id and feature columns, one more where rows cannot be used (and in the
-            first batches another, over the lengths of vectors or arrays, with "smote"), and with
+    Cost:   a batch: one aggregate over label, id and feature columns, one more where rows cannot be used, and with
             "smote" one filter over the smaller classes, of which at most 4 reservoirRows a class are collected (a class
             has about that many only in the first batches).  The majority stays in the JVM; rows of classes that grow
             pass through Python, without a shuffle.  A source is read once for the count, once for the rows and, with

@@ -77,7 +77,8 @@ class BatchRunner:
     status : Sink, optional
         Takes a row of figures for each batch.
     metrics : StreamingMetrics, optional
-        Measured on the sound rows as they came.
+        Measured on the sound rows as they came, a batch of too many steps in fewer (mergeSteps of
+        `StreamingMetrics.look`), so that a stream goes on after a long pause.
     metricsSink : Sink, optional
         Takes their rows.
     monitor : DriftMonitor, optional
