@@ -243,6 +243,18 @@ def test_a_batch_that_cannot_be_judged_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_batch_of_too_many_steps_is_judged_in_fewer(
+    rows: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_module, "MAX_STEPS", 2)
+    metrics = StreamingMetrics(timeCol="event_time", stepSeconds=10)
+    run = runner(tmp_path, balancer(method="under"), metrics=metrics, monitor=None, eventsSink=None)
+    run(batch(rows, 0), 0)
+    told = [json.loads(line) for line in contents(tmp_path)["metricsSink/batch=0"]]
+    assert sorted(row["step"] for row in told) == [0, 1]
+    assert sum(row["rows"] for row in told) == ROWS
+
+
 def test_a_function_that_raises_does_not_end_the_query(
     rows: DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
