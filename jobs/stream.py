@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Annotated, Any
@@ -32,7 +33,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.streaming.query import StreamingQuery
 from session import require_source, session
 from storage import SPARK_ERRORS, Storage, reason
-from stream_config import Stream
+from stream_config import Model, Stream
 from tables import console, step
 
 import sparkimb
@@ -47,6 +48,8 @@ MARK = "stream.json"  # what tells the directory of a stream from any other, and
 SIDE_OUTPUTS = {"status": STATUS_TYPE, "metrics": METRICS_TYPE, "events": EVENT_TYPE}
 # Rows of each side output that the report looks at, the newest: a row takes about a kilobyte of the driver.
 MAX_REPORT_ROWS = 20_000
+# What batches leave in the output directory beside their rows.
+LEFT_BY_BATCHES = ("state", "dead_letters", *SIDE_OUTPUTS)
 MAX_PRINTED_CLASSES = 6
 CORRUPT = "_corrupt_record"  # the text of a message that is not what source.value says
 
@@ -74,6 +77,7 @@ class StreamJob:
         self.storage = Storage(spark)
         self.application = ""
         self.path = ""
+        self.rows_path = ""  # where a Parquet sink's rows go
 
     def run(self) -> dict[str, Any]:
         """Run the stream until it ends or is told to stop; return what the report shows."""
@@ -100,6 +104,8 @@ class StreamJob:
         output, storage = self.config.output, self.storage
         try:
             self.path = path = storage.qualified(output.path)
+            outside = self.config.sink.path if self.config.sink.format == "parquet" else None
+            self.rows_path = storage.qualified(outside or f"{path}/rows")
             names = storage.names(path) if storage.exists(path) else []
             if set(names) - {f"{MARK}.incomplete"}:
                 if MARK not in names:
@@ -107,13 +113,14 @@ class StreamJob:
                         f"output.path '{path}' exists and holds no {MARK}, so it is no stream's. Name another path, or "
                         "remove that one."
                     )
-                if not output.overwrite and storage.exists(f"{path}/checkpoint/offsets"):
+                if not output.overwrite and self.batches("offsets"):
                     self.reopen()
                     return
-                storage.delete(path)  # where no batch has begun there is nothing to keep
+            self.clear(names)
             storage.make_directory(path)
             self.application = f"{re.sub(r'[^A-Za-z0-9]+', '_', self.config.name)}_{uuid.uuid4().hex[:8]}"
-            mark = {"formatVersion": 1, "application": self.application, "config": self.config.identity}
+            mark = {"formatVersion": 1, "application": self.application, "rows": self.rows_path}
+            mark["config"] = self.config.identity
             storage.write_text(f"{path}/{MARK}.incomplete", json.dumps(mark, indent=1, ensure_ascii=False))
             storage.rename(f"{path}/{MARK}.incomplete", f"{path}/{MARK}")
             storage.write_text(f"{path}/config.yaml", resolved(self.config))
@@ -122,15 +129,42 @@ class StreamJob:
                 f"output.path '{output.path}' cannot be written: {reason(error)}. Name another."
             ) from None
 
-    def reopen(self) -> None:
-        """Take up what an earlier run of the same stream left."""
+    def clear(self, names: list[str]) -> None:
+        """Delete what an earlier run left, where it is told to or where no batch has written anything."""
+        storage, where = self.storage, self.rows_path
+        found = storage.names(where) if storage.exists(where) else []
+        inside = f"{where}/".startswith(f"{self.path}/")
+        if found and not inside and (MARK not in names or self.mark().get("rows") != where):
+            raise SparkimbError(
+                f"sink.path '{where}' holds '{min(found)}', and no {MARK} in '{self.path}' says that this stream wrote "
+                "it. Name another path, or remove that one."
+            )
+        rows = [f"{where}/{name}" for name in found if name.startswith(f"{BATCH}=")]
+        written = [*sorted({*LEFT_BY_BATCHES} & {*names}), *([where] if rows else [])]
+        if written and not self.config.output.overwrite:
+            raise SparkimbError(
+                f"output.path '{self.path}' holds no checkpoint to go on from, but what batches wrote: "
+                f"{', '.join(written)}. Put the checkpoint back, set output.overwrite to true, which deletes all of "
+                "that, or name another path."
+            )
+        for batch in rows:
+            storage.delete(batch)
+        storage.delete(self.path)
+
+    def mark(self) -> dict[str, Any]:
+        """Read what tells which stream the output directory is of."""
         try:
             mark = json.loads(self.storage.read_text(f"{self.path}/{MARK}"))
-            self.application, before = str(mark["application"]), dict(mark["config"])
+            return {**mark, "application": str(mark["application"]), "config": dict(mark["config"])}
         except (ValueError, KeyError, TypeError):
             raise SparkimbError(
                 f"'{self.path}/{MARK}' is damaged. Put it back from a copy, or name another output.path."
             ) from None
+
+    def reopen(self) -> None:
+        """Take up what an earlier run of the same stream left."""
+        mark = self.mark()
+        self.application, before = mark["application"], mark["config"]
         now = self.config.identity
         changed = [
             f"{key} was {before.get(key, 'not set')!r} and is {now.get(key, 'not set')!r}"
@@ -158,9 +192,13 @@ class StreamJob:
 
     def committed(self) -> int:
         """Return the id of the last batch that ended, -1 if none did."""
-        commits = f"{self.path}/checkpoint/commits"
-        names = self.storage.names(commits) if self.storage.exists(commits) else []
-        return max((int(name) for name in names if name.isdecimal()), default=-1)
+        return max(self.batches("commits"), default=-1)
+
+    def batches(self, log: str) -> list[int]:
+        """Return the ids of the batches in a log of the checkpoint: offsets of those begun, commits of those ended."""
+        folder = f"{self.path}/checkpoint/{log}"
+        names = self.storage.names(folder) if self.storage.exists(folder) else []
+        return [int(name) for name in names if name.isdecimal()]
 
     # ---- rows
 
@@ -204,14 +242,24 @@ class StreamJob:
                 rows = rows.withColumn(column, F.expr(sql))
             except SPARK_ERRORS as error:
                 raise SparkimbError(f"select.{column} is '{sql}', which Spark refuses: {reason(error)}.") from None
-        return rows if self.config.model is None else self.judged(rows)
+        return rows
 
-    def judged(self, rows: DataFrame) -> DataFrame:
-        """Add the model's prediction and, where it gives probabilities, `score`."""
-        given, metrics = self.config.model, self.config.metrics
-        assert given is not None
+    def judge(self) -> Callable[[DataFrame], DataFrame] | None:
+        """Return what adds the model's prediction and, where it gives probabilities, `score`."""
+        given = self.config.model
+        if given is None:
+            return None
         try:
-            out = PipelineModel.load(given.path).transform(rows)
+            model = PipelineModel.load(given.path)
+        except SPARK_ERRORS as error:
+            raise SparkimbError(f"model.path '{given.path}' holds no model to load: {reason(error)}.") from None
+        return lambda rows: self.judged(model, given, rows)
+
+    def judged(self, model: PipelineModel, given: Model, rows: DataFrame) -> DataFrame:
+        """Add what the model says of the rows."""
+        metrics = self.config.metrics
+        try:
+            out = model.transform(rows)
         except SPARK_ERRORS as error:
             raise SparkimbError(f"model.path '{given.path}' does not judge these rows: {reason(error)}.") from None
         made = {"prediction"} | ({metrics.prediction} if metrics else set())
@@ -232,7 +280,7 @@ class StreamJob:
         if given.format == "delta":
             assert given.path is not None
             return DeltaSink(path=given.path, application=self.application, options=options)
-        return ParquetSink(path=given.path or f"{self.path}/rows")
+        return ParquetSink(path=self.rows_path)
 
     # ---- the query
 
@@ -244,7 +292,7 @@ class StreamJob:
             monitor = DriftMonitor(
                 detectors=config.drift.built, positiveLabel=config.columns.positive, onEvent=_print_event
             )
-        sink = self.sink()
+        sink, judge = self.sink(), self.judge()
         began = time.monotonic()
         try:
             query = start_balanced(
@@ -263,6 +311,7 @@ class StreamJob:
                 trigger=config.trigger.model_dump(exclude_none=True),
                 queryName=config.name,
                 onStatus=_print_status,
+                judge=judge,
             )
             try:
                 self.wait(query)

@@ -23,6 +23,7 @@ FILES = ("parquet", "csv", "json", "orc", "xml", "avro")
 MAY_CHANGE = (
     *("trigger", "spark", "select", "model", "maxRejected", "output.overwrite"),
     *("source.schema", "source.options", "source.value", "sink.options"),
+    *("metrics.stepSeconds", "metrics.fading"),
 )
 TOPICS = ("subscribe", "subscribePattern", "assign")  # the options of a Kafka source that may not
 
@@ -88,7 +89,7 @@ class Source(Config):
 
 
 class Model(Config):
-    """A fitted pyspark.ml.PipelineModel that judges the stream's rows before their labels are looked at."""
+    """A fitted pyspark.ml.PipelineModel that judges the rows, those that wait for labels when these have come."""
 
     path: str
     positiveIndex: int = Field(default=1, ge=0)  # of the positive class in the probabilities

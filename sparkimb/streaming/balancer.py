@@ -29,13 +29,15 @@ from sparkimb.errors import SparkimbError
 from sparkimb.neighbors.spaces import Space, check_features
 from sparkimb.over_sampling.smote import SMOTE, SMOTEModel
 from sparkimb.params import choice, column_name, column_names, integer, number
-from sparkimb.statistics import MAX_CLASSES, number_of_features
+from sparkimb.statistics import MAX_CLASSES
 from sparkimb.strategy import Label, SamplingPlan
-from sparkimb.streaming.counts import DecayedCounts
+from sparkimb.streaming.counts import DecayedCounts, row_size
 from sparkimb.streaming.rates import METHODS, MOST_RATE, number_of_rows, sampling_rates
 from sparkimb.streaming.reservoir import MAX_RESERVOIR_BYTES, Reservoir
 
 UNLABELLED = ("pass", "wait", "reject")
+# A class worth fewer rows than this says nothing about how rare it is: its share may be wrong by a third and more.
+STRAY_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,14 @@ class StreamingBalancer:
         After so many rows a row counts half as much for the sizes and, with "smote", is half as likely to be kept.
     warmUpRows : int in [0, inf), default=1_000
         All rows pass as they are until so many have come.
+    minRate : float in (0, 1], default=0.001
+        Fewest rows that go out, in the mean, for one that comes in, however small the smallest class has become.
     maxRate : float in [1, 100], default=20.0
         Most rows that go out, in the mean, for one that comes in; the largest weight.
     unlabelled : {"pass", "wait", "reject"}, default="reject"
         What becomes of rows without a label: they pass as they are and count for no class; they wait until a row with
-        the same idCols brings the label; or they go to the dead letters.
+        the same idCols brings the label; or they go to the dead letters.  Where they wait, those with a null among
+        idCols go to the dead letters, and so do all but the first with the same idCols.
     maxWaitBatches : int in [1, inf), default=1_000
         Rows that have waited for so many batches go to the dead letters.
     missingFeatures : {"reject", "pass"}, default="reject"
@@ -146,7 +151,8 @@ class StreamingBalancer:
     kNeighbors : int in [1, reservoirRows), default=5
         For "smote": neighbours that rows made are drawn towards.  A class of which no more than these are kept passes.
     reservoirRows : int in [2, inf), default=500
-        For "smote": rows kept of each class but the largest.  Of more classes than 16 MB of features hold the smallest.
+        For "smote": rows kept of each class but the largest.  Of more classes than 16 MB of features hold the smallest;
+        they must hold one, so with d features at most 4,194,304 / d.
     syntheticCol : str, optional
         Output column: true in rows made, and in all but the first of rows repeated.
     seed : int, default=0
@@ -154,15 +160,20 @@ class StreamingBalancer:
     Raises
     ------
     SparkimbError
-        From `check`, before any job: missing columns, columns of the wrong type, output columns that exist.
+        From `check`, before any job: missing columns, columns of the wrong type, output columns that exist.  From
+        `measured`, as from the balancer itself with inputCols: more reservoirRows than there is room for.
 
     Notes
     -----
     Rows:   a row's number of copies is drawn from its key and the seed, so in expectation the rates are met, in a batch
             within chance.  Which rates held when a row came depends on the batches before it, not on its own.
+            With "smote" vectors and arrays are all as long as most of the first batch are; others go to the dead
+            letters.
             Repeated rows are whole, ids included, as online bagging wants it; rows made have nulls in every column but
             features and label.
-    New classes: pass as they are in their first batch, and have a rate from the next one on.
+    New classes: pass as they are in their first batch, and have a rate from the next one on.  A class whose size is
+            worth fewer than 10 rows passes and is not the smallest, if there are two others: a stray label must not
+            cost the rest its rows.
     Cost:   a batch: one aggregate over label, id and feature columns, one more where rows cannot be used, and with
             "smote" one filter over the smaller classes, of which at most 4 reservoirRows a class are collected (a class
             has about that many only in the first batches).  The majority stays in the JVM; rows of classes that grow
@@ -188,6 +199,7 @@ class StreamingBalancer:
     ratio: float = 1.0
     halfLife: float = 100_000.0
     warmUpRows: int = 1_000
+    minRate: float = 0.001
     maxRate: float = 20.0
     unlabelled: str = "reject"
     maxWaitBatches: int = 1_000
@@ -208,6 +220,7 @@ class StreamingBalancer:
             "ratio": number("StreamingBalancer.ratio", 0, 1, low_open=True),
             "halfLife": number("StreamingBalancer.halfLife", 0, low_open=True),
             "warmUpRows": integer("StreamingBalancer.warmUpRows", 0),
+            "minRate": number("StreamingBalancer.minRate", 0, 1, low_open=True),
             "maxRate": number("StreamingBalancer.maxRate", 1, MOST_RATE),
             "unlabelled": choice("StreamingBalancer.unlabelled", UNLABELLED),
             "maxWaitBatches": integer("StreamingBalancer.maxWaitBatches", 1),
@@ -233,6 +246,9 @@ class StreamingBalancer:
             raise SparkimbError(
                 "StreamingBalancer.unlabelled is 'wait', but idCols is not set, so no label finds its row. Set idCols."
             )
+
+        if self.method == "smote":
+            self._check_room(len(self.inputCols or ()))
 
     def check(self, dataset: DataFrame) -> None:
         """Check the columns of a stream or batch: no job."""
@@ -261,20 +277,43 @@ class StreamingBalancer:
         sizes = state.counts.sizes
         if state.counts.rows < self.warmUpRows:
             return dict.fromkeys(sizes, 1.0)
-        rates = sampling_rates(self.method, sizes, ratio=self.ratio, maxRate=self.maxRate)
+        rates = sampling_rates(
+            self.method,
+            sizes,
+            ratio=self.ratio,
+            maxRate=self.maxRate,
+            minRate=self.minRate,
+            strays=STRAY_ROWS * row_size(self.halfLife),
+        )
         if self.method != "smote":
             return rates
         kept = state.reservoir.rows
         return {c: r if c in kept and kept[c].num_rows > self.kNeighbors else 1.0 for c, r in rates.items()}
 
-    def sound(self, batch: DataFrame) -> DataFrame:
-        """Return the rows of a batch that can be used: lazy, a filter."""
-        return batch.where(self._is_sound(batch))
+    def measured(self, batch: DataFrame, state: BalancerState) -> BalancerState:
+        """Return the state with the number of features: with "smote" one small job until it is known, else none."""
+        features = self._features(batch)
+        if self.method != "smote" or features is None:
+            return state
+        d = state.numFeatures or _usual_length(self.sound(batch), features)
+        check_features(d, "StreamingBalancer")
+        self._check_room(d)
+        return replace(state, numFeatures=d)
 
-    def rejected(self, batch: DataFrame) -> DataFrame:
+    def sound(self, batch: DataFrame, numFeatures: int = 0) -> DataFrame:
+        """Return the rows of a batch that can be used: lazy, a filter.
+
+        Parameters
+        ----------
+        numFeatures : int
+            As the state has it.  With 0 vectors and arrays may be of any length.
+        """
+        return batch.where(self._is_sound(batch, numFeatures))
+
+    def rejected(self, batch: DataFrame, numFeatures: int = 0) -> DataFrame:
         """Return the rows of a batch that cannot be used, with the column `reason`: lazy, a filter."""
-        name = reason_name(batch)
-        return batch.where(~self._is_sound(batch)).withColumn(name, self._fault(batch))
+        fault = self._fault(batch, numFeatures)
+        return batch.where(~self._is_sound(batch, numFeatures)).withColumn(reason_name(batch), fault)
 
     def look(self, batch: DataFrame, state: BalancerState) -> BatchCounts:
         """Count the rows that came and that will go out: one job, one grouped aggregate; one more for rows rejected."""
@@ -283,7 +322,8 @@ class StreamingBalancer:
         )
         name = temporary_name(batch, "draw")
         drawn = with_draw(batch, self._draw(batch, "copy"), name)
-        groups = drawn.groupBy(column(self.labelCol).alias("label"), self._is_sound(batch).alias("sound")).agg(
+        is_sound = self._is_sound(batch, state.numFeatures)
+        groups = drawn.groupBy(column(self.labelCol).alias("label"), is_sound.alias("sound")).agg(
             F.count(F.lit(1)).alias("rows"),
             F.sum(self._copies(state, F.col(name))).alias("out"),
             newest.alias("newest"),
@@ -298,7 +338,7 @@ class StreamingBalancer:
         good = sorted((row for row in found if row["sound"]), key=lambda row: str(row["label"]))
         rejected: dict[str, int] = {}
         if len(good) < len(found):
-            reasons = batch.where(~self._is_sound(batch)).groupBy(self._fault(batch).alias("reason"))
+            reasons = batch.where(~is_sound).groupBy(self._fault(batch, state.numFeatures).alias("reason"))
             counted = reasons.agg(F.count(F.lit(1)).alias("rows")).collect()
             rejected = dict(sorted((row["reason"], row["rows"]) for row in counted))
         return BatchCounts(
@@ -319,7 +359,7 @@ class StreamingBalancer:
         if self.method != "smote" or largest is None:
             return None
         # The label first: the features of the largest class are not looked at.
-        return self.sound(batch.where(column(self.labelCol) != F.lit(largest)))
+        return self.sound(batch.where(column(self.labelCol) != F.lit(largest)), state.numFeatures)
 
     def resample(self, batch: DataFrame, state: BalancerState, smaller: DataFrame | None = None) -> DataFrame:
         """Return the rows that go out for a batch: lazy, no job.
@@ -329,7 +369,7 @@ class StreamingBalancer:
         smaller : DataFrame, optional
             What the method of this name returns, if it is cached.
         """
-        sound, rates = self.sound(batch), self.rates(state)
+        sound, rates = self.sound(batch, state.numFeatures), self.rates(state)
         if self.method == "weigh":
             return sound.withColumn(self.weightCol, case_of(column(self.labelCol), rates, F.lit(1.0)))
         if self.method == "smote":
@@ -363,15 +403,17 @@ class StreamingBalancer:
                 f"The state holds rows with the features {list(state.features)}, but the balancer has "
                 f"{list(features.names)}. Go on with the former, or start anew: with an empty checkpoint."
             )
-        sound = self.sound(batch)
-        d = state.numFeatures or number_of_features(sound, features)
-        check_features(d, "StreamingBalancer")
+        state = self.measured(batch, state)
+        d = state.numFeatures
+        if not d:  # no row with features has come
+            return replace(state, counts=counts)
+        sound = self.sound(batch, d)
         others = sorted((c for c in counts.sizes if c != counts.largest), key=lambda c: (counts.sizes[c], str(c)))
         held = others[: MAX_RESERVOIR_BYTES // (4 * d * self.reservoirRows)]
         # What was the largest class may not be it any more.
         source = batch if smaller is None or state.counts.largest in held else smaller
         # The label first: the features of other classes are not looked at.
-        rows = self.sound(source.where(column(self.labelCol).isin(held))).select(
+        rows = self.sound(source.where(column(self.labelCol).isin(held)), d).select(
             column(self.labelCol).alias("label"),
             F.xxhash64(*row_key(sound, self._keyCols(sound))).alias("key"),
             self._draw(sound, "reservoir").alias("draw"),
@@ -428,6 +470,14 @@ class StreamingBalancer:
     def _keyCols(self, dataset: DataFrame) -> list[str]:
         return list(self.idCols or dataset.columns)
 
+    def _check_room(self, d: int) -> None:
+        most = MAX_RESERVOIR_BYTES // 4
+        if d * self.reservoirRows > most:
+            raise SparkimbError(
+                f"StreamingBalancer.reservoirRows is {self.reservoirRows}, but of rows with {d:,} features at most "
+                f"{most // d:,} are kept of a class. Keep fewer."
+            )
+
     def _features(self, dataset: DataFrame) -> Features | None:
         if self.featuresCol is None and not self.inputCols:
             return None
@@ -435,16 +485,19 @@ class StreamingBalancer:
             dataset, featuresCol=self.featuresCol or "", inputCols=self.inputCols, categoricalCols=None
         )
 
-    def _is_sound(self, dataset: DataFrame) -> Column:
+    def _is_sound(self, dataset: DataFrame, d: int) -> Column:
         """Say whether a row can be used.
 
         This looks at every row, so its code is kept short: Java compiles no method of more than 8,000 bytes, and Spark
         makes one of all that is done with a row.
         """
         label = column(self.labelCol)
-        sound = F.isnotnull(label) if self.unlabelled == "reject" else F.lit(True)
+        sound = F.lit(True) if self.unlabelled == "pass" else F.isnotnull(label)
         if isinstance(dataset.schema[self.labelCol].dataType, FractionalType):
             sound = sound & (F.isnull(label) | ~F.isnan(label))
+        length = self._length(dataset, d)
+        if length is not None:
+            sound = sound & F.coalesce(length == d, F.lit(True))
         features = self._checked(dataset)
         if features is not None and features.form == "columns":
             # Null, NaN and infinity times 0 are not 0, nor is a sum with one of them.  As text, for one call to the JVM
@@ -456,12 +509,22 @@ class StreamingBalancer:
                 sound = sound & ~_missing(dataset, name, features.form)
         return sound
 
-    def _fault(self, dataset: DataFrame) -> Column:
+    def _fault(self, dataset: DataFrame, d: int) -> Column:
         """Say what is wrong with a row that cannot be used: the label, or the first feature at fault."""
         label, name = column(self.labelCol), f"label '{self.labelCol}'"
         faults = [F.when(F.isnull(label), F.lit(f"{name} is null"))] if self.unlabelled == "reject" else []
+        if self.unlabelled == "wait":  # a row that has no label after `WaitingRoom.release` is one that cannot wait
+            for idCol in self.idCols or ():
+                lost = F.lit(f"id '{idCol}' is null, so no label would find the row")
+                faults.append(F.when(F.isnull(label) & F.isnull(column(idCol)), lost))
+            faults.append(F.when(F.isnull(label), F.lit(f"another row with the same ids waits for {name}")))
         if isinstance(dataset.schema[self.labelCol].dataType, FractionalType):
             faults.append(F.when(F.isnan(label), F.lit(f"{name} is NaN")))
+        length = self._length(dataset, d)
+        if length is not None:
+            start, end = F.lit(f"feature '{self.featuresCol}' has "), F.lit(f" numbers instead of {d}")
+            found = F.concat(start, length.cast("string"), end)
+            faults.append(F.when(length != d, found))
         features = self._checked(dataset)
         if features is not None:
             for feature in features.numeric:
@@ -470,6 +533,13 @@ class StreamingBalancer:
         # By a function over an array, whose code is not part of that method.
         return F.get(F.filter(F.array(*faults, F.lit(None).cast("string")), F.isnotnull), 0)
 
+    def _length(self, dataset: DataFrame, d: int) -> Column | None:
+        """Return how many numbers a row's vector or array has, null of a null; None where that is not looked at."""
+        features = self._features(dataset)
+        if self.method != "smote" or not d or features is None or features.form == "columns":
+            return None
+        return _size(features)
+
     def _checked(self, dataset: DataFrame) -> Features | None:
         return self._features(dataset) if self.missingFeatures == "reject" else None
 
@@ -477,6 +547,19 @@ class StreamingBalancer:
 def reason_name(dataset: DataFrame) -> str:
     """Return the name of the column that says why a row cannot be used."""
     return "reason" if "reason" not in dataset.columns else temporary_name(dataset, "reason")
+
+
+def _usual_length(dataset: DataFrame, features: Features) -> int:
+    """Return how many numbers most rows have: for a vector or array one job, one row; 0 where there are no rows."""
+    if features.form == "columns":
+        return len(features.numeric)
+    ((usual,),) = dataset.agg(F.mode(_size(features), deterministic=True)).collect()
+    return usual or 0
+
+
+def _size(features: Features) -> Column:
+    value = column(features.numeric[0])
+    return F.when(F.isnotnull(value), F.size(vector_to_array(value) if features.form == "vector" else value))
 
 
 def _missing(dataset: DataFrame, name: str, form: str) -> Column:

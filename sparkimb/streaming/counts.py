@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,3 +65,8 @@ class DecayedCounts:
     def from_json(cls, state: Mapping[str, Any]) -> DecayedCounts:
         """Read what `to_json` wrote."""
         return cls(state["rows"], dict(state["sizes"]))
+
+
+def row_size(halfLife: float) -> float:
+    """Return what one row adds to the size of its class when it comes."""
+    return -math.expm1(-math.log(2.0) / halfLife)

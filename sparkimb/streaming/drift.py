@@ -11,8 +11,10 @@ from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
+from pyspark.sql import DataFrame
 
 from sparkimb.errors import SparkimbError
+from sparkimb.evaluation.inputs import is_positive
 from sparkimb.params import integer, number
 from sparkimb.streaming.fading import FadedShare
 from sparkimb.streaming.metrics import MetricsLook
@@ -249,7 +251,8 @@ class DriftMonitor:
     positiveLabel : str, bool, int or float, default=1
         The minority class.  Of more than two classes it is told from all the others together.
     onEvent : function, optional
-        Called with each event by `announce`.  On Spark Connect it runs on the server.
+        Called with each event by `announce`.  A batch that is run again calls it again, and what it raises is logged.
+        On Spark Connect it runs on the server.
 
     Notes
     -----
@@ -284,6 +287,10 @@ class DriftMonitor:
         if not self._known:
             raise SparkimbError(f"DriftMonitor.detectors is empty. Use: {', '.join(DETECTORS)}.")
 
+    def check(self, dataset: DataFrame, labelCol: str) -> None:
+        """Check that the label column of a stream or batch can hold the positive label: no job."""
+        is_positive(dataset, labelCol, self.positiveLabel)
+
     def empty(self) -> dict[str, Any]:
         """Return the state before any row."""
         return {name: detector.empty() for name, detector in self._known.items()}
@@ -314,13 +321,30 @@ class DriftMonitor:
         return known, events
 
 
-def announce(events: Iterable[Event], batchId: int, onEvent: Callable[[Event], None] | None) -> None:
-    """Log each event as one line of JSON, as a warning of "sparkimb.streaming", and hand it on; `batchId` is added."""
+def announce(
+    events: Iterable[Event], batchId: int, onEvent: Callable[[Event], None] | None, *, query: str | None = None
+) -> None:
+    """Log each event as one line of JSON, as a warning of "sparkimb.streaming", and hand it on.
+
+    Parameters
+    ----------
+    batchId : int
+        Added to the event, as is `query`, the name of the query, if there is one.
+    """
     for event in events:
-        told = {"batchId": batchId, **event}
+        told = {**({} if query is None else {"query": query}), "batchId": batchId, **event}
         logger.warning("%s", json.dumps(told))
-        if onEvent is not None:
-            onEvent(told)
+        hand_over(told, onEvent)
+
+
+def hand_over(told: dict[str, Any], function: Callable[[dict[str, Any]], None] | None) -> None:
+    """Call a function of the user's; what it raises is logged, as it would end the query now and at each new start."""
+    if function is None:
+        return
+    try:
+        function(told)
+    except Exception:
+        logger.exception("A function that is told of the stream has failed at %s. The stream goes on.", told)
 
 
 def rate_bounds(

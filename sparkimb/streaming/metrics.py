@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
     BooleanType,
@@ -32,7 +32,8 @@ from sparkimb.params import column_name, column_names, integer, number
 from sparkimb.streaming.fading import FadedShare, fade
 
 # Steps of event time that one batch may be cut into.  A stream that was down for a day and comes back with steps of two
-# minutes stays below; each step is a row of metrics, and costs the driver some microseconds a label.
+# minutes stays below; each step is a row of metrics, and costs the driver some microseconds a label.  Above it a stream
+# judges what is older in one step.
 MAX_STEPS = 1_000
 # Pairs of label and prediction of all steps of a batch, and of the matrix kept: at 100 bytes a pair 10 MB.
 MAX_CELLS = 100_000
@@ -115,7 +116,7 @@ class StreamingMetrics:
         Timestamp of the event.
     stepSeconds : float in (0, inf), optional
         Each batch is cut into steps of so much event time, at multiples of it since 1970, and each of them is judged by
-        itself.  Without it a batch is one step.
+        itself.  Without it a batch is one step.  For a batch of more than 1,000 steps see `look`.
     idCols : list of str, optional
         Columns that identify a row, to order rows of one time.  Without them all columns do.
     fading : float in (0, 1], default=0.999
@@ -127,7 +128,8 @@ class StreamingMetrics:
     ------
     SparkimbError
         From `check` and `look`, before any job: missing columns or columns of the wrong type.  From `look`, after the
-        count: a batch of more than 1,000 steps, or more than 100,000 pairs of step, label and prediction.
+        count: a batch of more than 1,000 steps, or more than 100,000 pairs of step, label and prediction; with
+        mergeSteps only more than 100,000 pairs of label and prediction.
 
     Notes
     -----
@@ -213,32 +215,26 @@ class StreamingMetrics:
         """Return the state before any row."""
         return {"recall": {}, "precision": {}, "confusion": [], "scores": [], "positives": []}
 
-    def look(self, batch: DataFrame) -> MetricsLook:
-        """Count the rows of a batch by step, label and prediction: one job, with scoreCol another small one."""
+    def look(self, batch: DataFrame, *, mergeSteps: bool = False) -> MetricsLook:
+        """Count the rows of a batch by step, label and prediction: one job, with scoreCol another small one.
+
+        Parameters
+        ----------
+        mergeSteps : bool, default=False
+            Judge a batch of too many steps, as a stream has after a long pause, instead of raising: all but the newest
+            999 as one step or, if there are still too many pairs, the whole batch as one.  Two or four jobs more.
+        """
         self.check(batch)
-        judged = self._judged(batch)
-        groups = (
-            batch.select(
-                F.when(judged, self._step()).alias("step"),
-                F.when(judged, column(self.labelCol)).alias("label"),
-                F.when(judged, column(self.predictionCol)).alias("prediction"),
-                F.when(judged, self._time()).alias("time"),
-                (judged & self._scored()).alias("scored"),
-            )
-            .groupBy("step", "label", "prediction")
-            .agg(
-                F.count(F.lit(1)).alias("rows"),
-                F.max("time").alias("newest"),
-                F.count_if(F.col("scored")).alias("scored"),
-            )
-        )
-        found = groups.limit(MAX_CELLS + 1).collect()
+        found = self._counted(batch)
+        for most in (MAX_STEPS, 1) if mergeSteps else ():
+            if len(found) > MAX_CELLS or len(_starts(found)) > MAX_STEPS:
+                found = self._counted(batch, self._start_of_newest(batch, most))
         if len(found) > MAX_CELLS:
             raise SparkimbError(
                 f"labelCol '{self.labelCol}' and predictionCol '{self.predictionCol}' hold more than {MAX_CELLS} "
                 "different pairs in the steps of one batch. Give columns of class labels, or longer steps."
             )
-        starts = sorted({row["step"] for row in found if row["step"] is not None})
+        starts = _starts(found)
         if len(starts) > MAX_STEPS:
             raise SparkimbError(
                 f"A batch holds {len(starts)} steps of {self.stepSeconds} seconds, and at most {MAX_STEPS} are judged. "
@@ -265,6 +261,33 @@ class StreamingMetrics:
             tuple(self._newest(batch, at)) if scored else (),
             scored <= self.window,
         )
+
+    def _counted(self, batch: DataFrame, start: int | None = None) -> list[Row]:
+        """Count the rows by step, label and prediction; those before a step's start count for that step."""
+        judged = self._judged(batch)
+        step = self._step() if start is None else F.greatest(self._step(), F.lit(start).cast("bigint"))
+        groups = (
+            batch.select(
+                F.when(judged, step).alias("step"),
+                F.when(judged, column(self.labelCol)).alias("label"),
+                F.when(judged, column(self.predictionCol)).alias("prediction"),
+                F.when(judged, self._time()).alias("time"),
+                (judged & self._scored()).alias("scored"),
+            )
+            .groupBy("step", "label", "prediction")
+            .agg(
+                F.count(F.lit(1)).alias("rows"),
+                F.max("time").alias("newest"),
+                F.count_if(F.col("scored")).alias("scored"),
+            )
+        )
+        return groups.limit(MAX_CELLS + 1).collect()
+
+    def _start_of_newest(self, batch: DataFrame, most: int) -> int:
+        """Return where the first of the newest steps begins."""
+        steps = batch.where(self._judged(batch)).select(self._step().alias("step")).distinct()
+        newest = steps.orderBy(F.desc("step")).limit(most).collect()
+        return int(newest[-1]["step"])
 
     def after(self, state: Mapping[str, Any], look: MetricsLook) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Return the state after a batch, and a row of metrics for each of its steps; no job.
@@ -352,7 +375,7 @@ class StreamingMetrics:
         )
         table = rows.orderBy(*(F.desc(name) for name in order)).limit(self.window).toArrow()
         for row in reversed(table.to_pylist()):
-            yield at[row["step"]], row["score"], row["positive"]
+            yield at[max(row["step"], min(at))], row["score"], row["positive"]  # of steps merged the first is left
 
     def _judged(self, batch: DataFrame) -> Column:
         """Say whether a row has a label, a prediction and, with timeCol, a time; never null."""
@@ -399,6 +422,10 @@ def label_text(label: Any, kind: Kind) -> str:
     if kind == "integer" and (isinstance(label, int) or float(label).is_integer()):
         return str(int(label))
     return str(label) if kind == "string" else str(float(label) + 0.0)  # -0.0 is 0.0
+
+
+def _starts(found: Sequence[Row]) -> list[int]:
+    return sorted({row["step"] for row in found if row["step"] is not None})
 
 
 def _values(shares: Mapping[str, list[float]]) -> dict[str, float]:

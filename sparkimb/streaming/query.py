@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.streaming.query import StreamingQuery
@@ -17,7 +17,7 @@ from sparkimb.errors import SparkimbError
 from sparkimb.params import number
 from sparkimb.streaming.balancer import BalancerState, BatchCounts, StreamingBalancer
 from sparkimb.streaming.counts import DecayedCounts
-from sparkimb.streaming.drift import DriftMonitor, announce
+from sparkimb.streaming.drift import DriftMonitor, announce, hand_over
 from sparkimb.streaming.metrics import StreamingMetrics
 from sparkimb.streaming.sinks import Sink
 from sparkimb.streaming.state import StateTable
@@ -47,6 +47,14 @@ FEW_ROWS = 100
 logger = logging.getLogger("sparkimb.streaming")
 
 
+class _Measured(NamedTuple):
+    """The state of metrics and monitor after a batch, the batch's rows of metrics, and its events."""
+
+    after: dict[str, Any]
+    rows: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+
+
 @dataclass(kw_only=True)
 class BatchRunner:
     """What `foreachBatch` calls: reads the state before a batch, writes the batch's rows and the state after it.
@@ -69,7 +77,8 @@ class BatchRunner:
     status : Sink, optional
         Takes a row of figures for each batch.
     metrics : StreamingMetrics, optional
-        Measured on the sound rows as they came.
+        Measured on the sound rows as they came, a batch of too many steps in fewer (mergeSteps of
+        `StreamingMetrics.look`), so that a stream goes on after a long pause.
     metricsSink : Sink, optional
         Takes their rows.
     monitor : DriftMonitor, optional
@@ -77,7 +86,13 @@ class BatchRunner:
     eventsSink : Sink, optional
         Takes its warnings and alarms.
     onStatus : function, optional
-        Called with the figures of each batch.  On Spark Connect it runs on the server.
+        Called with the figures of each batch.  A batch that is run again calls it again, and logs them again; what it
+        raises is logged.  On Spark Connect it runs on the server.
+    queryName : str, optional
+        Name of the query in the log; else it is told by the state's path.
+    judge : function, optional
+        Adds to the rows of a batch what a model says of them, as columns.  Where rows wait for their labels it is asked
+        once these have come, as a row that brings the label alone has no features to judge by.
     """
 
     balancer: StreamingBalancer
@@ -91,6 +106,8 @@ class BatchRunner:
     monitor: DriftMonitor | None = None
     eventsSink: Sink | None = None
     onStatus: Callable[[Status], None] | None = None
+    queryName: str | None = None
+    judge: Callable[[DataFrame], DataFrame] | None = None
     # The state after the last batch of this process, so that it is not read back.
     _last: tuple[int, dict[str, Any]] | None = field(default=None, init=False, repr=False)
 
@@ -111,26 +128,42 @@ class BatchRunner:
         before = self._before(spark, batchId)
         known = BalancerState.from_json(before["balancer"]) if before else BalancerState()
 
-        waiting = expired = None
+        room, released = WaitingRoom(path=f"{self.state.path}/waiting", versions=self.state.versions), None
         if balancer.unlabelled == "wait":
-            room = WaitingRoom(path=f"{self.state.path}/waiting", versions=self.state.versions)
-            batch, still, expired = room.release(batch, batchId, balancer)
-            waiting = room.write(still, batchId)
+            released = room.release(batch, batchId, balancer)
+            batch = released.ready
+        batch = batch if self.judge is None else self.judge(batch)
+        if released is not None:
+            batch = batch.unionByName(released.spare, allowMissingColumns=True)
+
+        # All that raises because of what the rows are comes first: nothing is written of a batch that ends the query.
+        known = balancer.measured(batch, known)
         seen = balancer.look(batch, known)
         self._check_rejected(seen, batchId)
-        late = 0 if expired is None else expired.count()
+        late = 0 if released is None else released.expired.count()
         if late:
             seen.rejected[f"label '{balancer.labelCol}' has not come"] = late
-        if seen.rejected and self.deadLetters is not None:
-            rejected = balancer.rejected(batch)
-            self.deadLetters.write(rejected if expired is None else rejected.union(expired), batchId)
+        measured = self._measure(balancer.sound(batch, known.numFeatures), before or {})
         with _cached(balancer.smaller(batch, known)) as smaller:
+            after = {"balancer": balancer.after(batch, known, seen, smaller).to_json(), **measured.after}
+            waiting = None if released is None else room.write(released.waiting, batchId)
+            if seen.rejected and self.deadLetters is not None:
+                rejected = balancer.rejected(batch, known.numFeatures)
+                if released is not None:
+                    rejected = rejected.unionByName(released.expired, allowMissingColumns=True)
+                self.deadLetters.write(rejected, batchId)
             self.sink.write(balancer.resample(batch, known, smaller), batchId)
-            after = {"balancer": balancer.after(batch, known, seen, smaller).to_json()}
-        after |= self._measure(balancer.sound(batch), before or {}, batchId)
+        _write_rows(self.metricsSink, spark, measured.rows, METRICS_TYPE, batchId)
+        _write_rows(self.eventsSink, spark, measured.events, EVENT_TYPE, batchId)
         self.state.write(spark, batchId, after)
         self._last = batchId, after
+        if self.monitor is not None:
+            announce(measured.events, batchId, self.monitor.onEvent, query=self._name)
         self._tell(spark, batchId, known, after, seen, waiting, time.monotonic() - began)
+
+    @property
+    def _name(self) -> str:
+        return self.queryName or self.state.path
 
     def _before(self, spark: SparkSession, batchId: int) -> dict[str, Any] | None:
         if self._last is not None and self._last[0] == batchId - 1:
@@ -155,19 +188,16 @@ class BatchRunner:
             f"batch was not committed, and nothing was written of it. {way_out}, and start again."
         )
 
-    def _measure(self, sound: DataFrame, before: Mapping[str, Any], batchId: int) -> dict[str, Any]:
-        """Measure and watch a batch, and return the state of both."""
-        after: dict[str, Any] = {}
+    def _measure(self, sound: DataFrame, before: Mapping[str, Any]) -> _Measured:
+        """Measure and watch a batch."""
         if self.metrics is None:
-            return after
-        look = self.metrics.look(sound)
-        after["metrics"], rows = self.metrics.after(before.get("metrics") or self.metrics.empty(), look)
-        _write_rows(self.metricsSink, sound.sparkSession, rows, METRICS_TYPE, batchId)
-        if self.monitor is not None:
-            after["drift"], events = self.monitor.after(before.get("drift") or self.monitor.empty(), look)
-            _write_rows(self.eventsSink, sound.sparkSession, events, EVENT_TYPE, batchId)
-            announce(events, batchId, self.monitor.onEvent)
-        return after
+            return _Measured({}, [], [])
+        look = self.metrics.look(sound, mergeSteps=True)  # a stream cannot go back and read less
+        metrics, rows = self.metrics.after(before.get("metrics") or self.metrics.empty(), look)
+        if self.monitor is None:
+            return _Measured({"metrics": metrics}, rows, [])
+        drift, events = self.monitor.after(before.get("drift") or self.monitor.empty(), look)
+        return _Measured({"metrics": metrics, "drift": drift}, rows, events)
 
     def _tell(
         self,
@@ -198,9 +228,8 @@ class BatchRunner:
             "lagSeconds": round((now - newest).total_seconds(), 3) if newest else None,
         }
         _write_rows(self.status, spark, [figures], STATUS_TYPE, batchId)
-        logger.info("batch %s", figures)
-        if self.onStatus is not None:
-            self.onStatus(figures)
+        logger.info("%s: batch %s", self._name, figures)
+        hand_over(figures, self.onStatus)
 
 
 def start_balanced(
@@ -221,6 +250,7 @@ def start_balanced(
     trigger: Mapping[str, Any] | None = None,
     queryName: str | None = None,
     onStatus: Callable[[Status], None] | None = None,
+    judge: Callable[[DataFrame], DataFrame] | None = None,
 ) -> StreamingQuery:
     """Start a query that balances a stream, exactly once: see `BatchRunner` for what takes what.
 
@@ -231,15 +261,15 @@ def start_balanced(
     statePath, checkpointLocation : str
         Directories of this query alone.  The two belong together: keep, copy and delete both.
     stateVersions : int in [2, ∞), default=8
-        States kept: see `StateTable`.
+        States kept: see `StateTable`.  A stream goes on with the number that it was begun with.
     trigger : dict, optional
         As `DataStreamWriter.trigger` takes it, {"availableNow": True} by default.
 
     Raises
     ------
     SparkimbError
-        Before the query starts: a dataset that is no stream, and what `StreamingBalancer.check` and
-        `StreamingMetrics.check` find.
+        Before the query starts: a dataset that is no stream, and what `StreamingBalancer.check`,
+        `StreamingMetrics.check` and `DriftMonitor.check` find.
 
     Notes
     -----
@@ -247,9 +277,12 @@ def start_balanced(
     """
     if not stream.isStreaming:
         raise SparkimbError("The dataset is no stream. Read it with readStream, or use a sampler's fitResample.")
-    balancer.check(stream)
+    judged = stream if judge is None else judge(stream)
+    balancer.check(judged)
     if metrics is not None:
-        metrics.check(stream)
+        metrics.check(judged)
+    if monitor is not None:
+        monitor.check(judged, balancer.labelCol)
     runner = BatchRunner(
         balancer=balancer,
         sink=sink,
@@ -262,6 +295,8 @@ def start_balanced(
         monitor=monitor,
         eventsSink=eventsSink,
         onStatus=onStatus,
+        queryName=queryName,
+        judge=judge,
     )
     writer = stream.writeStream.foreachBatch(runner).option("checkpointLocation", checkpointLocation)
     if queryName is not None:

@@ -20,27 +20,40 @@ POISSON = ("oob", "uob")
 MOST_RATE = 100.0
 
 
-def sampling_rates(method: str, sizes: Mapping[Label, float], *, ratio: float, maxRate: float) -> dict[Label, float]:
+def sampling_rates(
+    method: str,
+    sizes: Mapping[Label, float],
+    *,
+    ratio: float,
+    maxRate: float,
+    minRate: float = 0.0,
+    strays: float = 0.0,
+) -> dict[Label, float]:
     """Return the mean number of rows that go out for each row of a class.
 
     Parameters
     ----------
     method : str
-        With sizes w: "under" and "uob" min(1, min w / (ratio w_c)); "over", "oob" and "smote" max(1, ratio max w /
-        w_c), at most maxRate; "weigh" the weight sum w / (K w_c) of K classes, at most maxRate.
+        With sizes w: "under" and "uob" min(1, min w / (ratio w_c)), at least minRate; "over", "oob" and "smote"
+        max(1, ratio max w / w_c), at most maxRate; "weigh" the weight sum w / (K w_c) of K classes, at most maxRate.
     sizes : dict
         Size of each class, above 0.
     ratio : float in (0, 1]
         Wanted size of the smallest class for each row of the largest.
     maxRate : float in [1, 100]
+    minRate : float in [0, 1], default=0.0
+    strays : float, default=0.0
+        Classes of a smaller size are not the smallest, if two others are left.
     """
     if len(sizes) < 2:
         return dict.fromkeys(sizes, 1.0)
-    smallest, largest, total = min(sizes.values()), max(sizes.values()), sum(sizes.values())
+    settled = [size for size in sizes.values() if size >= strays]
+    smallest = min(settled if len(settled) > 1 else sizes.values())
+    largest, total = max(sizes.values()), sum(sizes.values())
     if method == "weigh":
         return {label: min(maxRate, total / (len(sizes) * size)) for label, size in sizes.items()}
     if method in LOWERING:
-        return {label: min(1.0, smallest / (ratio * size)) for label, size in sizes.items()}
+        return {label: min(1.0, max(minRate, smallest / (ratio * size))) for label, size in sizes.items()}
     return {label: min(maxRate, max(1.0, ratio * largest / size)) for label, size in sizes.items()}
 
 

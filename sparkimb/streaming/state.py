@@ -27,7 +27,7 @@ class StateTable:
         A directory of this stream alone.  Beside the checkpoint is a good place; the two belong together.
     versions : int in [2, ∞), default=8
         States kept.  Batch b overwrites the one of batch b - versions.  Spark repeats the last batch at most, so two
-        would do; more allow a checkpoint to be set back by hand.
+        would do; more allow a checkpoint to be set back by hand.  Of a stream it stays as it is.
 
     Notes
     -----
@@ -70,6 +70,7 @@ class StateTable:
         except Exception as error:  # of a task: on a classic session py4j's, which Spark Connect need not have
             raise self._damaged(slot, f"cannot be read: {_about(slot, error)}") from error
         if not files:
+            self._check_slots(spark, batchId)
             raise SparkimbError(
                 f"The state after batch {batchId} is not in '{slot}', but the checkpoint goes on from there. Put "
                 f"'{self.path}' back as it was, or start anew: with an empty checkpoint."
@@ -87,6 +88,7 @@ class StateTable:
                 f"version {FORMAT_VERSION}. Go on with the release that wrote it."
             )
         if content["batchId"] != batchId:
+            self._check_slots(spark, batchId)
             raise SparkimbError(
                 f"The state in '{name}' is of batch {content['batchId']}, but the checkpoint goes on from batch "
                 f"{batchId}. The two do not belong together, or the checkpoint was set back by more than "
@@ -101,6 +103,20 @@ class StateTable:
         body = json.dumps(content, separators=(",", ":"), sort_keys=True)
         line = spark.createDataFrame([(f"{_checksum(body)} {body}",)], "value string")
         line.coalesce(1).write.mode("overwrite").text(self.slot(batchId))
+
+    def _check_slots(self, spark: SparkSession, batchId: int) -> None:
+        """Raise if the state after a batch is in another slot, as that of a table with other `versions`: one job."""
+        wanted = F.col("value").contains(f' {{"batchId":{batchId},')
+        try:
+            states = spark.read.option("wholetext", True).text(f"{self.path}/slot=*")
+            found = states.where(wanted).select("_metadata.file_path").head()
+        except AnalysisException:  # there is no slot
+            return
+        if found is not None:
+            raise SparkimbError(
+                f"The state after batch {batchId} is in '{found[0]}', where StateTable.versions (stateVersions) of "
+                f"{self.versions} does not look for it: the stream was begun with another number. Set it as it was."
+            )
 
     def _damaged(self, name: str, how: str) -> SparkimbError:
         return SparkimbError(

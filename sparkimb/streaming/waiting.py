@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import NamedTuple
 
 from pyspark.errors import AnalysisException
@@ -15,14 +17,28 @@ from sparkimb.errors import SparkimbError
 from sparkimb.streaming.balancer import StreamingBalancer, reason_name
 
 SINCE = "__since"  # the batch in which a row came
+PLACE = "__place"  # of a row among those with its ids
 
 
 class Released(NamedTuple):
-    """The rows of a batch that have their labels, those that go on waiting, and those that waited for too long."""
+    """The rows of a batch that have their labels, and those that have none.
+
+    Parameters
+    ----------
+    ready : DataFrame
+        Rows with a label.
+    waiting : DataFrame
+        Rows that go on waiting.
+    expired : DataFrame
+        Rows that have waited for too long, with the column `reason`.
+    spare : DataFrame
+        Rows that cannot wait: with a null among their ids, or with the ids of one that waits.
+    """
 
     ready: DataFrame
     waiting: DataFrame
     expired: DataFrame
+    spare: DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +68,18 @@ class WaitingRoom:
     def release(self, batch: DataFrame, batchId: int, balancer: StreamingBalancer) -> Released:
         """Part a batch, and the rows that waited before it, by their labels: lazy.
 
-        A labelled row takes from the row with its ids that waited all that it lacks itself.  Of two rows without a
-        label and with the same ids the first one waits on.
+        A labelled row takes from the row with its ids that waited all that it lacks itself.  Of the rows without a
+        label and with the same ids the first one waits on, in a batch the one with the lowest hash.
         """
         assert balancer.idCols is not None
         ids, labelCol = list(balancer.idCols), balancer.labelCol
         unlabelled = F.isnull(column(labelCol))
-        new = batch.where(unlabelled).withColumn(SINCE, F.lit(batchId).cast("bigint"))
+        named = reduce(and_, (F.isnotnull(column(name)) for name in ids))
+        new = batch.where(unlabelled & named).withColumn(SINCE, F.lit(batchId).cast("bigint"))
         before = self._before(batch, batchId)
-        waiting = _first_of_each(new if before is None else before.unionByName(new), ids, batch.columns)
+        placed = _placed(new if before is None else before.unionByName(new), ids, batch.columns)
+        waiting = placed.where(F.col(PLACE) == 1).drop(PLACE)
+        spare = batch.where(unlabelled & ~named).unionByName(placed.where(F.col(PLACE) > 1).drop(PLACE, SINCE))
         labelled = batch.where(~unlabelled)
         same = _same(ids)
         left, right = labelled.alias("labelled"), waiting.alias("waiting")
@@ -71,7 +90,9 @@ class WaitingRoom:
         late = F.col(SINCE) <= F.lit(batchId - balancer.maxWaitBatches)
         reason = F.lit(f"label '{labelCol}' has not come within {balancer.maxWaitBatches} batches")
         expired = still.where(late).drop(SINCE).withColumn(reason_name(batch), reason)
-        return Released(ready, still.where(~late), expired)
+        # A null that stands there as such, so that Spark drops these rows unread where only labelled ones are wanted.
+        null = F.lit(None).cast(batch.schema[labelCol].dataType)
+        return Released(ready, still.where(~late), expired, spare.withColumn(labelCol, null))
 
     def write(self, waiting: DataFrame, batchId: int) -> int:
         """Keep the rows that wait after a batch, and return their number: two jobs."""
@@ -110,6 +131,7 @@ def _same(ids: list[str]) -> Column:
     return same
 
 
-def _first_of_each(rows: DataFrame, ids: list[str], names: list[str]) -> DataFrame:
+def _placed(rows: DataFrame, ids: list[str], names: list[str]) -> DataFrame:
+    """Number the rows with the same ids from 1, those that came first before the others."""
     order = Window.partitionBy(*(column(name) for name in ids)).orderBy(SINCE, F.xxhash64(*row_key(rows, names)))
-    return rows.withColumn("__place", F.row_number().over(order)).where(F.col("__place") == 1).drop("__place")
+    return rows.withColumn(PLACE, F.row_number().over(order))

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 from config import load
-from pyspark.ml import Pipeline
+from pyspark.ml import Pipeline, PipelineModel
 from pyspark.ml.classification import LogisticRegression
-from pyspark.ml.feature import VectorAssembler
+from pyspark.ml.feature import SQLTransformer, VectorAssembler
 from pyspark.sql import functions as F
 from stream import StreamJob, status_line
 from stream_config import Stream
@@ -215,6 +215,48 @@ def test_directories_that_are_no_stream_s_are_spared(spark, tmp_path):
 
 
 @classic
+def test_what_batches_wrote_is_deleted_only_when_told(spark, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    add_file(spark, source, 0)
+    given = settings(source, out)
+    StreamJob(Stream.model_validate(given), spark).open_output()  # as if it had died there
+    (out / "checkpoint" / "offsets").mkdir(parents=True)
+    run(spark, given)
+    expected = batches(spark, out / "rows")
+    shutil.rmtree(out / "checkpoint")
+    said = refusal(spark, given)
+    assert re.search(r"holds no checkpoint to go on from, but what batches wrote: state, status, .*/rows\. Put", said)
+    assert batches(spark, out / "rows") == expected
+    given["output"] = {"path": str(out), "overwrite": True}
+    run(spark, given)
+    assert batches(spark, out / "rows") == expected
+
+
+@classic
+def test_rows_outside_the_output_directory_are_replaced_with_it_and_spared_where_they_are_another_s(spark, tmp_path):
+    for number in (0, 1):
+        add_file(spark, tmp_path / "in", number)
+    add_file(spark, tmp_path / "less", 0)
+    sink = {"format": "parquet", "path": str(tmp_path / "rows")}
+    given = settings(tmp_path / "in", tmp_path / "out", sink=sink)
+    run(spark, given)
+    assert set(batches(spark, tmp_path / "rows")) == {0, 1}
+    (tmp_path / "rows" / "letters").touch()
+    other = settings(tmp_path / "in", tmp_path / "other", sink=sink)
+    for overwrite in (False, True):
+        other["output"]["overwrite"] = overwrite
+        assert "/rows' holds 'batch=0', and no stream.json in '" in refusal(spark, other)
+    shutil.rmtree(tmp_path / "out" / "checkpoint")
+    assert "holds no checkpoint to go on from" in refusal(spark, given)
+    assert set(batches(spark, tmp_path / "rows")) == {0, 1}
+    again = settings(tmp_path / "less", tmp_path / "out", sink=sink)
+    again["output"]["overwrite"] = True
+    run(spark, again)
+    assert set(batches(spark, tmp_path / "rows")) == {0}
+    assert (tmp_path / "rows" / "letters").exists()
+
+
+@classic
 def test_damage_is_told_in_a_sentence(spark, tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     add_file(spark, source, 0)
@@ -262,6 +304,53 @@ def test_a_fitted_model_judges_the_rows(spark, tmp_path):
     assert set(rows.columns) == {*(field.split()[0] for field in SCHEMA.split(", ")), "prediction", "score", "batch"}
     given["model"] = {"path": f"{tmp_path}/none"}
     assert "model.path" in refusal(spark, {**given, "output": {"path": f"{tmp_path}/other"}})
+
+
+@classic
+def test_rows_that_wait_are_judged_with_their_features(spark, tmp_path):
+    add_file(spark, tmp_path / "in", 0, label="cast(null as int) label")
+    lacking = {name: f"cast(null as double) {name}" for name in ("f0", "f1", "f2")}
+    add_file(spark, tmp_path / "in", 1, id="id - 200 as id", **lacking)
+    said = "SELECT *, coalesce(cast(f0 + f1 <= 7 AS int), -1) AS prediction FROM __THIS__"
+    PipelineModel([SQLTransformer(statement=said)]).write().save(f"{tmp_path}/model")
+    given = settings(
+        tmp_path / "in",
+        tmp_path / "out",
+        model={"path": f"{tmp_path}/model"},
+        balance={"method": "weigh", "unlabelled": "wait"},
+    )
+    results = run(spark, given)
+    assert sorted(row["waiting"] for row in results["batches"]) == [0, 200]
+    rows = spark.read.parquet(f"{tmp_path}/out/rows")
+    assert rows.where("prediction = cast(f0 + f1 <= 7 as int)").count() == 200
+
+
+@classic
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_files_of_text(spark, tmp_path, form):
+    fields = [field.split()[0] for field in SCHEMA.split(", ")]
+    rows = datasets.drifting(spark, 200, minority=0.2, partitions=1)
+    rows.select(fields).write.format(form).option("header", True).save(f"{tmp_path}/in")
+    (tmp_path / "in" / f"torn.{form}").write_text(f"{','.join(fields)}\ntorn," if form == "csv" else '{"id": 7, "la')
+    source = {"format": form, "path": f"{tmp_path}/in", "schema": SCHEMA}
+    source["options"] = {"header": True} if form == "csv" else {}
+    given = settings(tmp_path / "in", tmp_path / "out") | {"source": source}
+    results = run(spark, given)
+    assert sum(n for row in results["batches"] for n in row["rowsIn"].values()) == 200
+    dead = spark.read.parquet(f"{tmp_path}/out/dead_letters").collect()
+    assert [row["reason"] for row in dead] == ["label 'label' is null"]
+    assert sorted(spark.read.parquet(f"{tmp_path}/out/rows").select(fields).collect()) == sorted(
+        rows.select(fields).collect()
+    )
+
+
+@classic
+def test_rows_that_spark_makes(spark, tmp_path):
+    select = {"id": "value", "event_time": "timestamp", "label": "cast(value % 5 = 0 as int)"}
+    select |= {"f0": "cast(value as double)", "f1": "sqrt(value)"}
+    source = {"format": "rate-micro-batch", "options": {"rowsPerBatch": 300}}
+    results = run(spark, settings(tmp_path, tmp_path / "out", select=select) | {"source": source})
+    assert results["batches"][0]["rowsIn"] == {"0": 240, "1": 60}
 
 
 @classic
@@ -435,6 +524,16 @@ def test_what_a_stream_may_go_on_with():
     assert {k for k, v in Stream.model_validate(later).identity.items() if first[k] != v} == {
         "source.options.subscribe"
     }
+
+
+def test_metrics_may_go_on_with_other_steps():
+    given = deepcopy(GOOD)
+    given["columns"]["time"] = "at"
+    first = Stream.model_validate(given).identity
+    given["metrics"] |= {"stepSeconds": 60.0, "fading": 0.9}
+    assert Stream.model_validate(given).identity == first
+    given["metrics"] |= {"window": 10}
+    assert Stream.model_validate(given).identity != first
 
 
 def test_no_secret_is_written(spark, tmp_path):

@@ -18,6 +18,7 @@ from stream import StreamJob
 from stream_config import Stream
 
 from sparkimb.datasets import drifting
+from sparkimb.errors import SparkimbError
 from sparkimb.streaming.sinks import drop_repeats
 
 pytest_plugins = ["connected"]
@@ -131,12 +132,60 @@ def test_a_broker_that_is_killed_and_comes_back(connected: SparkSession, broker:
     assert sorted(row["id"] for row in ids.collect()) == list(range(700))
 
 
+def test_a_broker_that_is_killed_amid_batches(connected: SparkSession, broker: Broker, tmp_path: Path) -> None:
+    rows, out = 4_000, tmp_path / "out"
+    send(as_json(drifting(connected, rows, minority=0.2, partitions=1)), broker, "amid")
+    sections = {"trigger": {"processingTime": "0 seconds"}, "balance": {"method": "weigh", "warmUpRows": 50}}
+    given = settings(broker, "amid", out, **sections)
+    given["source"]["options"]["maxOffsetsPerTrigger"] = 400
+    stop, errors = threading.Event(), []
+
+    def start_again_and_again() -> None:
+        while not stop.is_set():
+            try:
+                StreamJob(Stream.model_validate(given), connected, stop=stop).run()
+            except SparkimbError as error:
+                errors.append(str(error))
+
+    job = threading.Thread(target=start_again_and_again)
+    job.start()
+    try:
+        for committed, seconds in ((400, 0.0), (1_600, 0.4)):
+            wait_for(committed, out, job)
+            wait_for_a_batch_under_way(out)
+            time.sleep(seconds)  # it reads at first, then it writes
+            broker.kill()
+            time.sleep(1)
+            broker.start()
+        assert len(commits(out)) < rows / 400, "rows were left to read"
+        wait_for(rows, out, job)
+    finally:
+        stop.set()
+        job.join(PATIENCE)
+    assert all("Nothing is lost" in error for error in errors), errors
+    found = drop_repeats(received(connected, broker, "amid-balanced"))
+    ids = found.select(F.get_json_object("value", "$.id").cast("bigint").alias("id"))
+    assert sorted(row["id"] for row in ids.collect()) == list(range(rows))
+
+
+def wait_for_a_batch_under_way(out: Path) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        if len(list(out.glob("checkpoint/offsets/[0-9]*"))) > len(commits(out)):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no batch began")
+
+
+def commits(out: Path) -> set[str]:
+    return {path.name for path in out.glob("checkpoint/commits/[0-9]*")}
+
+
 def wait_for(rows: int, out: Path, job: threading.Thread) -> None:
     """Wait until batches with so many rows have been committed."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until and job.is_alive():
-        commits = {path.name for path in out.glob("checkpoint/commits/[0-9]*")}
-        told = [file for name in commits for file in out.glob(f"status/batch={name}/part-*.json")]
+        told = [file for name in commits(out) for file in out.glob(f"status/batch={name}/part-*.json")]
         if sum(n for file in told for n in json.loads(file.read_text())["rowsIn"].values()) >= rows:
             return
         time.sleep(0.1)

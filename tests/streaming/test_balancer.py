@@ -214,6 +214,7 @@ def test_other_features_than_those_kept_are_an_error(batch: DataFrame) -> None:
         ({"method": "smoke"}, "method"),
         ({"ratio": 0.0}, r"ratio is 0.0. It must be in \(0, 1\]"),
         ({"maxRate": 101.0}, "maxRate"),
+        ({"minRate": 0.0}, r"minRate is 0.0. It must be in \(0, 1\]"),
         ({"method": "smote"}, "needs featuresCol or inputCols"),
         ({"method": "smote", "featuresCol": "f", "kNeighbors": 500}, "Keep more rows than neighbours"),
         ({"featuresCol": "f", "inputCols": ["g"]}, "Give one"),
@@ -239,3 +240,50 @@ def test_columns_are_checked_before_any_job(spark: SparkSession, given: dict[str
     df = spark.createDataFrame([], "id long, label int, word string")
     with pytest.raises(SparkimbError, match=message):
         StreamingBalancer(**given).check(df)
+
+
+def test_a_stray_label_costs_the_others_no_rows() -> None:
+    found = StreamingBalancer(halfLife=1_000.0, warmUpRows=0)
+    known = DecayedCounts().after({"a": 900, "b": 100}, 1_000)
+    stray = known.after({"stray": 1}, 1_000)
+    assert found.rates(BalancerState(stray)) == pytest.approx({**found.rates(BalancerState(known)), "stray": 1.0})
+    rare = DecayedCounts(rows=10**6, sizes={"a": 1.0, "b": 1e-9})
+    assert found.rates(BalancerState(rare)) == {"a": 0.001, "b": 1.0}
+
+
+@pytest.mark.parametrize("form", ["array", "vector"])
+def test_rows_of_another_length_cannot_be_used(batch: DataFrame, form: str) -> None:
+    other = F.when(F.col("id") % 100 == 0, F.slice("features", 1, 2)).otherwise(F.col("features"))
+    mixed = batch.withColumn("features", other)
+    if form == "vector":
+        mixed = mixed.withColumn("features", array_to_vector("features"))
+    found = balancer(method="smote", featuresCol="features", reservoirRows=40)
+    for parts in (1, 5):
+        state = found.measured(mixed.repartition(parts), BalancerState())
+        assert state.numFeatures == 3
+    seen = found.look(mixed, state)
+    reason = "feature 'features' has 2 numbers instead of 3"
+    assert seen.rejected == {reason: 6}
+    assert {row["reason"] for row in found.rejected(mixed, 3).collect()} == {reason}
+    after = found.after(mixed, state, seen)
+    assert {len(row) for row in after.reservoir.rows[1].column("features").to_pylist()} == {3}
+    assert Counter(row["label"] for row in found.resample(mixed, after).select("label").collect()) == (
+        found.look(mixed, after).rowsOut
+    )
+
+
+def test_null_features_have_no_length(batch: DataFrame) -> None:
+    found = balancer(method="smote", featuresCol="features", missingFeatures="pass")
+    nothing = batch.withColumn("features", F.lit(None).cast("array<double>"))
+    state = state_of(found, nothing, BalancerState())
+    assert (state.numFeatures, sum(state.counts.sizes.values()) > 0) == (0, True)
+    assert found.look(nothing, BalancerState(numFeatures=3)).rejected == {}
+
+
+def test_more_features_than_the_reservoir_has_room_for(batch: DataFrame) -> None:
+    found = balancer(method="smote", featuresCol="features", reservoirRows=2_000_000)
+    with pytest.raises(SparkimbError, match=r"with 3 features at most 1,398,101 are kept of a class\. Keep fewer"):
+        found.measured(batch, BalancerState())
+    many = [f"f{i}" for i in range(1_000)]
+    with pytest.raises(SparkimbError, match="with 1,000 features at most 4,194 are kept"):
+        StreamingBalancer(method="smote", inputCols=many, reservoirRows=5_000)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkimb.streaming.counts import DecayedCounts
+from sparkimb.streaming.counts import DecayedCounts, row_size
 from sparkimb.streaming.rates import METHODS, poisson_bounds, sampling_rates
 
 
@@ -87,3 +87,31 @@ def test_bounds_are_the_poisson_distribution(rate: float) -> None:
     assert k.var() == pytest.approx(rate, rel=2e-2)
     assert (np.diff(bounds) >= 0).all()
     assert bounds[-1] < 1
+
+
+def test_rates_are_not_below_the_least() -> None:
+    sizes = {"a": 0.9, "b": 0.1, "c": 1e-9}
+    for method in ("under", "uob"):
+        rates = sampling_rates(method, sizes, ratio=1.0, maxRate=20.0, minRate=0.01)
+        assert rates == {"a": 0.01, "b": 0.01, "c": 1.0}
+        assert sampling_rates(method, sizes, ratio=1.0, maxRate=20.0)["a"] == pytest.approx(1e-9 / 0.9)
+
+
+def test_a_stray_label_is_not_the_smallest_class_where_two_are_left() -> None:
+    least = 10 * row_size(1_000)
+    known = DecayedCounts().after({"a": 900, "b": 100}, 1_000)
+    before = sampling_rates("under", known.sizes, ratio=0.5, maxRate=20.0, strays=least)
+    assert before == pytest.approx({"a": 2 / 9, "b": 1.0})
+    stray = known.after({"stray": 1}, 1_000)
+    assert sampling_rates("under", stray.sizes, ratio=0.5, maxRate=20.0, strays=least) == pytest.approx(
+        {**before, "stray": 1.0}
+    )
+    settled = stray.after({"a": 90, "b": 10, "stray": 20}, 1_000)
+    assert sampling_rates("under", settled.sizes, ratio=0.5, maxRate=20.0, strays=least)["a"] < 0.3 * before["a"]
+    two = DecayedCounts().after({"a": 995, "b": 5}, 1_000)
+    assert sampling_rates("under", two.sizes, ratio=0.5, maxRate=20.0, strays=least)["a"] == pytest.approx(10 / 995)
+
+
+@given(st.floats(0.5, 1e6))
+def test_a_row_adds_what_it_adds_to_nothing(halfLife: float) -> None:
+    assert row_size(halfLife) == pytest.approx(DecayedCounts().after({"a": 1}, halfLife).sizes["a"], rel=1e-9)

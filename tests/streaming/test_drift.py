@@ -278,3 +278,16 @@ def test_values_out_of_range(made: Any, message: str) -> None:
 def test_detectors_of_a_wrong_type(detectors: Any) -> None:
     with pytest.raises(TypeError, match=r"DriftMonitor\.detectors"):
         DriftMonitor(detectors=detectors)
+
+
+def test_what_a_function_raises_is_logged_and_the_rest_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Any] = []
+
+    def fail(event: dict[str, Any]) -> None:
+        told.append(event)
+        raise OSError("no network")
+
+    announce([{"level": "alarm"}, {"level": "warning"}], 7, fail, query="cards")
+    assert told == [{"query": "cards", "batchId": 7, "level": level} for level in ("alarm", "warning")]
+    failures = [record for record in caplog.records if record.exc_info]
+    assert [str(record.exc_info[1]) for record in failures if record.exc_info] == ["no network"] * 2

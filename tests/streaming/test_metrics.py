@@ -324,6 +324,21 @@ def test_errors_of_columns(spark: SparkSession) -> None:
         StreamingMetrics(predictionCol="label", scoreCol="score", positiveLabel="yes").check(df)
 
 
+def test_too_many_steps_are_merged_on_demand(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    df, metrics = scored(spark, 60), replace(METRICS, stepSeconds=10)
+    apart = metrics.look(df)
+    monkeypatch.setattr(module, "MAX_STEPS", 3)
+    look = metrics.look(df, mergeSteps=True)
+    early = sum((Counter(step.cells) for step in apart.steps[:4]), Counter())
+    assert [step.cells for step in look.steps] == [dict(early), *(step.cells for step in apart.steps[4:])]
+    assert [step.newest for step in look.steps] == [step.newest for step in apart.steps[3:]]
+    assert look.window == tuple((max(step - 3, 0), *row) for step, *row in apart.window)
+    assert look == metrics.look(df.repartition(5), mergeSteps=True)
+    monkeypatch.setattr(module, "MAX_CELLS", 4)
+    (whole,) = metrics.look(df, mergeSteps=True).steps
+    assert whole.cells == dict(sum((Counter(step.cells) for step in apart.steps), Counter()))
+
+
 def test_too_many_steps_or_pairs(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
     df = scored(spark, 40)
     monkeypatch.setattr(module, "MAX_STEPS", 3)

@@ -15,6 +15,7 @@ from written import contents
 
 from sparkimb.datasets import drifting
 from sparkimb.errors import SparkimbError
+from sparkimb.streaming import metrics as metrics_module
 from sparkimb.streaming.balancer import BalancerState, StreamingBalancer
 from sparkimb.streaming.drift import DriftMonitor
 from sparkimb.streaming.metrics import StreamingMetrics
@@ -24,6 +25,7 @@ from sparkimb.streaming.state import StateTable
 
 BATCHES, ROWS = 3, 300
 FEATURES = ["f0", "f1", "f2"]
+UNWATCHED = dict.fromkeys(("metrics", "metricsSink", "monitor", "eventsSink"))
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +55,13 @@ def balancer(**given: Any) -> StreamingBalancer:
 
 def runner(path: Path, found: StreamingBalancer | None = None, **given: Any) -> BatchRunner:
     side = {name: ParquetSink(path=str(path / name), format="json") for name in ("status", "metricsSink", "eventsSink")}
+    metrics = StreamingMetrics(predictionCol="prediction", scoreCol="score", positiveLabel=1, timeCol="event_time")
+    watched = {"metrics": metrics, "monitor": DriftMonitor(positiveLabel=1)}
     return BatchRunner(
         balancer=found or balancer(),
         sink=ParquetSink(path=str(path / "out")),
         state=StateTable(path=str(path / "state")),
-        metrics=StreamingMetrics(predictionCol="prediction", scoreCol="score", positiveLabel=1, timeCol="event_time"),
-        monitor=DriftMonitor(positiveLabel=1),
-        **{**side, "deadLetters": ParquetSink(path=str(path / "dead")), **given},
+        **{**side, **watched, "deadLetters": ParquetSink(path=str(path / "dead")), **given},
     )
 
 
@@ -187,6 +189,12 @@ def test_what_cannot_work_is_refused_before_the_query_starts(
         start_balanced(rows, balancer(), sink=sink, **places)
     with pytest.raises(SparkimbError, match=r"labelCol 'label', idCols 'id', .* not found"):
         start_balanced(spark.readStream.format("rate").load(), balancer(), sink=sink, **places)
+    stream = spark.readStream.schema(batch(rows, 0).schema).parquet(str(tmp_path))
+    worded = stream.withColumns({name: F.col(name).cast("string") for name in ("label", "prediction")})
+    watched = {"metrics": StreamingMetrics(positiveLabel="1"), "monitor": DriftMonitor()}
+    with pytest.raises(SparkimbError, match="positiveLabel is 1, but labelCol 'label' is of type string"):
+        start_balanced(worded, balancer(), sink=sink, **watched, **places)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(SparkimbError, match="metrics is None"):
         BatchRunner(balancer=balancer(), sink=sink, state=StateTable(path="x"), monitor=DriftMonitor(positiveLabel=1))
     with pytest.raises(SparkimbError, match="metricsSink has nothing to take"):
@@ -201,3 +209,74 @@ def test_rows_that_waited_in_vain_go_to_the_dead_letters(spark: SparkSession, ro
     assert [told["rejected"] for told in figures] == [{}, {"label 'label' has not come": 1}]
     dead = spark.read.parquet(str(tmp_path / "dead")).collect()
     assert [(row["id"], row["reason"]) for row in dead] == [(4, "label 'label' has not come within 1 batches")]
+
+
+def test_rows_that_cannot_wait_for_a_label_are_counted_and_buried(
+    spark: SparkSession, rows: DataFrame, tmp_path: Path
+) -> None:
+    figures: list[dict[str, Any]] = []
+    some = batch(rows, 0).where("id < 40")
+    blank = some.withColumn("label", F.when(F.col("id") >= 10, F.col("label")))
+    poisoned = blank.withColumn("id", F.when(F.col("id") != 3, F.col("id"))).union(blank.where("id in (4, 5)"))
+    for name, parts in (("once", 1), ("again", 3)):
+        run = runner(tmp_path / name, balancer(method="under", unlabelled="wait"), onStatus=figures.append, **UNWATCHED)
+        run(poisoned.repartition(parts), 0)
+    assert contents(tmp_path / "once") == contents(tmp_path / "again")
+    rejected = {
+        "another row with the same ids waits for label 'label'": 2,
+        "id 'id' is null, so no label would find the row": 1,
+    }
+    assert [(told["rejected"], told["waiting"], sum(told["rowsIn"].values())) for told in figures] == [
+        (rejected, 9, 30)
+    ] * 2
+    dead = spark.read.parquet(str(tmp_path / "once/dead")).groupBy("reason").count().collect()
+    assert {row["reason"]: row["count"] for row in dead} == rejected
+
+
+def test_a_batch_that_cannot_be_judged_leaves_nothing(
+    rows: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned = batch(rows, 0).withColumn("label", F.when(F.col("id") != 5, F.col("label")))
+    monkeypatch.setattr(metrics_module, "MAX_CELLS", 1)
+    with pytest.raises(SparkimbError, match="different pairs"):
+        runner(tmp_path)(poisoned, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_of_too_many_steps_is_judged_in_fewer(
+    rows: DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_module, "MAX_STEPS", 2)
+    metrics = StreamingMetrics(timeCol="event_time", stepSeconds=10)
+    run = runner(tmp_path, balancer(method="under"), metrics=metrics, monitor=None, eventsSink=None)
+    run(batch(rows, 0), 0)
+    told = [json.loads(line) for line in contents(tmp_path)["metricsSink/batch=0"]]
+    assert sorted(row["step"] for row in told) == [0, 1]
+    assert sum(row["rows"] for row in told) == ROWS
+
+
+def test_a_function_that_raises_does_not_end_the_query(
+    rows: DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(figures: dict[str, Any]) -> None:
+        raise OSError("no network")
+
+    run = runner(tmp_path, balancer(method="under"), onStatus=fail, queryName="cards", **UNWATCHED)
+    with caplog.at_level("INFO", logger="sparkimb.streaming"):
+        run(batch(rows, 0), 0)
+    assert "no network" in caplog.text
+    assert any(record.getMessage().startswith("cards: batch {") for record in caplog.records)
+
+
+def test_rows_are_judged_when_their_labels_have_come(spark: SparkSession, rows: DataFrame, tmp_path: Path) -> None:
+    def judge(batch: DataFrame) -> DataFrame:
+        return batch.withColumn("prediction", F.coalesce((F.col("f0") + F.col("f1") <= 7).cast("int"), F.lit(-1)))
+
+    given = balancer(method="under", unlabelled="wait", warmUpRows=10_000)
+    run = runner(tmp_path, given, judge=judge, **UNWATCHED)
+    raw = batch(rows, 0).drop("prediction")
+    run(raw.withColumn("label", F.when(F.col("id") >= 20, F.col("label"))), 0)
+    lacking = [F.lit(None).cast(raw.schema[name].dataType).alias(name) for name in FEATURES]
+    run(raw.where("id < 20").select("id", "event_time", "label", *lacking, "score"), 1)
+    out = spark.read.parquet(str(tmp_path / "out")).select("id", "prediction")
+    assert sorted(out.collect()) == sorted(batch(rows, 0).select("id", "prediction").collect())

@@ -72,3 +72,14 @@ def test_a_newer_format_is_not_read(spark: SparkSession, table: StateTable, monk
         table.write(spark, 0, {})
     with pytest.raises(SparkimbError, match="format version 2, and this sparkimb reads version 1"):
         table.before(spark, 1)
+
+
+def test_a_table_of_another_number_of_versions_is_told(spark: SparkSession, table: StateTable) -> None:
+    for batchId in (4, 5):
+        StateTable(path=table.path, versions=8).write(spark, batchId, {"n": batchId})
+    with pytest.raises(SparkimbError, match=r"state after batch 5 is in '.*slot=5/part-.*versions.*Set it as it was"):
+        table.before(spark, 6)  # in slot 1, where nothing is
+    StateTable(path=table.path, versions=8).write(spark, 9, {"n": 9})
+    with pytest.raises(SparkimbError, match=r"state after batch 5 is in '.*slot=5/"):
+        table.before(spark, 6)  # in slot 1, where the state of batch 9 is
+    assert table.read(spark, 4 + 5) == {"n": 9}
