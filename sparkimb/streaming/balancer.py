@@ -131,7 +131,7 @@ class StreamingBalancer:
         After so many rows a row counts half as much for the sizes and, with "smote", is half as likely to be kept.
     warmUpRows : int in [0, inf), default=1_000
         All rows pass as they are until so many have come.
-    minRate : float in (0, 1], default=0.001
+    minRate : float in (0, 1], default=0.0001
         Fewest rows that go out, in the mean, for one that comes in, however small the smallest class has become.
     maxRate : float in [1, 100], default=20.0
         Most rows that go out, in the mean, for one that comes in; the largest weight.
@@ -199,7 +199,7 @@ class StreamingBalancer:
     ratio: float = 1.0
     halfLife: float = 100_000.0
     warmUpRows: int = 1_000
-    minRate: float = 0.001
+    minRate: float = 0.0001
     maxRate: float = 20.0
     unlabelled: str = "reject"
     maxWaitBatches: int = 1_000
