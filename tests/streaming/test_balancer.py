@@ -243,7 +243,7 @@ def test_columns_are_checked_before_any_job(spark: SparkSession, given: dict[str
 
 
 def test_a_stray_label_costs_the_others_no_rows() -> None:
-    found = StreamingBalancer(halfLife=1_000.0, warmUpRows=0)
+    found = StreamingBalancer(halfLife=1_000.0, warmUpRows=0, minRate=0.001)
     known = DecayedCounts().after({"a": 900, "b": 100}, 1_000)
     stray = known.after({"stray": 1}, 1_000)
     assert found.rates(BalancerState(stray)) == pytest.approx({**found.rates(BalancerState(known)), "stray": 1.0})
